@@ -1,0 +1,23 @@
+//! The words of the trade: references, revisions, listings, pieces.
+//!
+//! Plain values, immutable once made, and the rules that make them valid. A [`Revision`] cannot be a
+//! branch name, a [`Listing`] cannot hold a path that leaves its volume, [`Verified`] bytes have been
+//! hashed. This room imports nothing of the program and does no I/O.
+
+pub mod bitfield;
+pub mod failure;
+pub mod listing;
+pub mod piece;
+pub mod reference;
+pub mod revision;
+pub mod token;
+pub mod view;
+
+pub use bitfield::Bitfield;
+pub use failure::{Failure, FailureKind};
+pub use listing::{Digest, Entry, FileKey, Listing};
+pub use piece::{Geometry, PIECE_BYTES, PieceHash, Verified};
+pub use reference::{Kind, Reference, Scheme};
+pub use revision::{Pin, Revision};
+pub use token::Token;
+pub use view::View;

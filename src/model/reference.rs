@@ -1,0 +1,567 @@
+//! References: how a user names a model.
+//!
+//! `hf://[models|datasets|spaces/]OWNER/NAME[@REV][/SUBDIR]`, `modelscope://` alike, `s3://`, `gs://` and
+//! `az://BUCKET[/PREFIX]`, `oci://HOST/REPO[:TAG|@DIGEST]`, `https://HOST/PATH`, `file:///PATH`.
+//! A revision that holds `/` is written `%2F`; only `refs/pr/N` and `refs/convert/NAME` may stand as they
+//! are, as huggingface_hub reads them. Printing gives back the shortest text that parses to the same value.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// Where a model lives. Each scheme has one hub client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scheme {
+    HuggingFace,
+    ModelScope,
+    S3,
+    Gcs,
+    Azure,
+    Oci,
+    Https,
+    File,
+}
+
+/// Each scheme's prefix and an example that a wrong reference's error shows.
+const SCHEMES: [(Scheme, &str, &str); 8] = [
+    (Scheme::HuggingFace, "hf", "hf://Qwen/Qwen3-8B@main"),
+    (
+        Scheme::ModelScope,
+        "modelscope",
+        "modelscope://Qwen/Qwen3-8B@master",
+    ),
+    (Scheme::S3, "s3", "s3://bucket/models/qwen3-8b"),
+    (Scheme::Gcs, "gs", "gs://bucket/models/qwen3-8b"),
+    (Scheme::Azure, "az", "az://container/models/qwen3-8b"),
+    (
+        Scheme::Oci,
+        "oci",
+        "oci://registry.example.com/models/qwen3:8b",
+    ),
+    (
+        Scheme::Https,
+        "https",
+        "https://example.com/models/qwen3-8b.gguf",
+    ),
+    (Scheme::File, "file", "file:///srv/models/qwen3-8b"),
+];
+
+impl Scheme {
+    pub fn name(self) -> &'static str {
+        SCHEMES[self as usize].1
+    }
+
+    fn example(self) -> &'static str {
+        SCHEMES[self as usize].2
+    }
+}
+
+/// What kind of repository, on hubs that tell them apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    #[default]
+    Model,
+    Dataset,
+    Space,
+}
+
+impl Kind {
+    /// The plural that hub APIs and references use.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Model => "models",
+            Kind::Dataset => "datasets",
+            Kind::Space => "spaces",
+        }
+    }
+
+    fn from_plural(word: &str) -> Option<Kind> {
+        [Kind::Model, Kind::Dataset, Kind::Space]
+            .into_iter()
+            .find(|kind| kind.plural() == word)
+    }
+}
+
+/// A parsed reference. `repo` is the hub's own name for the repository: `owner/name`, a bucket, a registry
+/// path, a host and path, or an absolute directory.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Reference {
+    pub scheme: Scheme,
+    pub kind: Kind,
+    pub repo: String,
+    /// Branch, tag, commit or digest as the user wrote it; `None` is the hub's default.
+    pub revision: Option<String>,
+    /// A folder or prefix inside the repository, without slashes at its ends.
+    pub subdir: Option<String>,
+}
+
+/// Why a text is not a reference: the part that is wrong, and one that is right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("reference `{text}`: {part} {cause}; an example that works: {example}")]
+pub struct ReferenceError {
+    pub text: String,
+    pub part: &'static str,
+    pub cause: String,
+    pub example: &'static str,
+}
+
+type Problem = (&'static str, String);
+
+/// CSI allows 4 KiB for a whole volume context; a reference longer than this is a mistake.
+const REFERENCE_BYTES_MAX: usize = 1024;
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Reference, ReferenceError> {
+        let scheme = text
+            .split_once("://")
+            .and_then(|(name, _)| scheme_named(name));
+        parse(text).map_err(|(part, cause)| ReferenceError {
+            text: text.chars().take(200).collect(),
+            part,
+            cause,
+            example: scheme.unwrap_or(Scheme::HuggingFace).example(),
+        })
+    }
+}
+
+fn scheme_named(name: &str) -> Option<Scheme> {
+    SCHEMES
+        .iter()
+        .find(|(_, known, _)| *known == name)
+        .map(|(scheme, ..)| *scheme)
+}
+
+fn parse(text: &str) -> Result<Reference, Problem> {
+    if text.len() > REFERENCE_BYTES_MAX {
+        return Err((
+            "length",
+            format!("is {} bytes, more than {REFERENCE_BYTES_MAX}", text.len()),
+        ));
+    }
+    if let Some(bad) = text.chars().find(|c| c.is_control()) {
+        return Err(("text", format!("holds the control character {bad:?}")));
+    }
+    let Some((name, rest)) = text.split_once("://") else {
+        return Err((
+            "scheme",
+            "is missing: it starts with hf://, modelscope://, s3://, gs://, az://, oci://, https:// or file://".into(),
+        ));
+    };
+    let scheme = scheme_named(name).ok_or_else(|| ("scheme", format!("`{name}` is not known")))?;
+    if rest.is_empty() {
+        return Err(("repository", "is missing".into()));
+    }
+    match scheme {
+        Scheme::HuggingFace | Scheme::ModelScope => parse_repo(scheme, rest),
+        Scheme::S3 | Scheme::Gcs | Scheme::Azure => parse_bucket(scheme, rest),
+        Scheme::Oci => parse_oci(rest),
+        Scheme::Https => parse_https(rest),
+        Scheme::File => parse_file(rest),
+    }
+}
+
+fn parse_repo(scheme: Scheme, rest: &str) -> Result<Reference, Problem> {
+    let (kind, rest) = match rest.split_once('/') {
+        Some((word, tail)) if tail.contains('/') || Kind::from_plural(word).is_some() => {
+            match Kind::from_plural(word) {
+                Some(kind) => (kind, tail),
+                None => (Kind::Model, rest),
+            }
+        }
+        _ => (Kind::Model, rest),
+    };
+    let mut parts = rest.splitn(3, '/');
+    let owner = parts.next().unwrap_or_default();
+    let Some(second) = parts.next() else {
+        return Err(("repository", format!("`{rest}` is not OWNER/NAME")));
+    };
+    let tail = parts.next();
+    let (name, revision) = match second.split_once('@') {
+        Some((name, revision)) => (name, Some(revision)),
+        None => (second, None),
+    };
+    check_name("owner", owner)?;
+    check_name("name", name)?;
+    let (revision, subdir) = match revision {
+        Some(revision) => split_revision(revision, tail)?,
+        None => (None, tail.map(str::to_owned)),
+    };
+    let subdir = subdir.map(|subdir| check_subdir(&subdir)).transpose()?;
+    Ok(Reference {
+        scheme,
+        kind,
+        repo: format!("{owner}/{name}"),
+        revision,
+        subdir,
+    })
+}
+
+/// Takes `refs/pr/N` and `refs/convert/NAME` whole, and `%2F` as a slash inside any other revision.
+fn split_revision(
+    head: &str,
+    tail: Option<&str>,
+) -> Result<(Option<String>, Option<String>), Problem> {
+    if head == "refs"
+        && let Some(tail) = tail
+    {
+        let mut parts = tail.splitn(3, '/');
+        if let (Some(space @ ("pr" | "convert")), Some(id)) = (parts.next(), parts.next()) {
+            let revision = check_revision(&format!("refs/{space}/{id}"))?;
+            return Ok((Some(revision), parts.next().map(str::to_owned)));
+        }
+    }
+    let decoded = percent_decode(head)
+        .ok_or_else(|| ("revision", format!("`{head}` has a broken % escape")))?;
+    Ok((Some(check_revision(&decoded)?), tail.map(str::to_owned)))
+}
+
+fn percent_decode(text: &str) -> Option<String> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            out.push(byte);
+            continue;
+        }
+        let pair = [bytes.next()?, bytes.next()?];
+        out.push(u8::from_str_radix(std::str::from_utf8(&pair).ok()?, 16).ok()?);
+    }
+    String::from_utf8(out).ok()
+}
+
+/// Git's rules for ref names, as far as they keep a revision from being something else.
+fn check_revision(revision: &str) -> Result<String, Problem> {
+    let bad = |cause: &str| Err(("revision", format!("`{revision}` {cause}")));
+    if revision.is_empty() {
+        return bad("is empty");
+    }
+    if revision.len() > 255 {
+        return bad("is longer than 255 bytes");
+    }
+    if revision.contains("..") || revision.starts_with(['/', '-']) || revision.ends_with('/') {
+        return bad("is not a branch, tag or commit");
+    }
+    if revision.contains(|c: char| c.is_whitespace() || c.is_control() || "~^:?*[\\".contains(c)) {
+        return bad("holds a character that no revision has");
+    }
+    Ok(revision.to_owned())
+}
+
+fn check_name(part: &'static str, name: &str) -> Result<(), Problem> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    match name {
+        "" => Err((part, "is empty".into())),
+        "." | ".." => Err((part, format!("`{name}` is not a name"))),
+        _ if name.len() > 96 => Err((part, "is longer than 96 characters".into())),
+        _ => match name.chars().find(|c| !legal(*c)) {
+            Some(bad) => Err((
+                part,
+                format!("`{name}` holds {bad:?}; letters, digits, - _ . are allowed"),
+            )),
+            None => Ok(()),
+        },
+    }
+}
+
+fn check_subdir(subdir: &str) -> Result<String, Problem> {
+    let subdir = subdir.strip_suffix('/').unwrap_or(subdir);
+    match subdir
+        .split('/')
+        .find(|part| matches!(*part, "" | "." | ".."))
+    {
+        Some(part) => Err((
+            "subdirectory",
+            format!("`{subdir}` has the segment `{part}`"),
+        )),
+        None => Ok(subdir.to_owned()),
+    }
+}
+
+fn parse_bucket(scheme: Scheme, rest: &str) -> Result<Reference, Problem> {
+    let (bucket, prefix) = match rest.split_once('/') {
+        Some((bucket, prefix)) => (bucket, (!prefix.is_empty()).then_some(prefix)),
+        None => (rest, None),
+    };
+    check_name("bucket", bucket)?;
+    let subdir = prefix.map(check_subdir).transpose()?;
+    Ok(Reference {
+        scheme,
+        kind: Kind::Model,
+        repo: bucket.to_owned(),
+        revision: None,
+        subdir,
+    })
+}
+
+fn parse_oci(rest: &str) -> Result<Reference, Problem> {
+    let (name, revision) = match rest.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => match rest.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') && name.contains('/') => (name, Some(tag)),
+            _ => (rest, None),
+        },
+    };
+    let Some((host, path)) = name.split_once('/') else {
+        return Err(("repository", format!("`{name}` is not HOST/REPOSITORY")));
+    };
+    check_host(host)?;
+    for segment in path.split('/') {
+        check_name("repository", segment)?;
+    }
+    let revision = revision.map(check_oci_revision).transpose()?;
+    Ok(Reference {
+        scheme: Scheme::Oci,
+        kind: Kind::Model,
+        repo: name.to_owned(),
+        revision,
+        subdir: None,
+    })
+}
+
+fn check_oci_revision(revision: &str) -> Result<String, Problem> {
+    let digest = revision.strip_prefix("sha256:");
+    let legal = match digest {
+        Some(hex) => hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit()),
+        None => {
+            !revision.is_empty()
+                && revision.len() <= 128
+                && revision
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        }
+    };
+    match legal {
+        true => Ok(revision.to_owned()),
+        false => Err((
+            "tag or digest",
+            format!("`{revision}` is neither a tag nor sha256:<64 hex digits>"),
+        )),
+    }
+}
+
+fn check_host(host: &str) -> Result<(), Problem> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-.:[]_".contains(c);
+    match host.is_empty() || !host.chars().all(legal) {
+        true => Err((
+            "host",
+            format!("`{host}` is not a host name; credentials do not belong here"),
+        )),
+        false => Ok(()),
+    }
+}
+
+fn parse_https(rest: &str) -> Result<Reference, Problem> {
+    let Some((host, path)) = rest.split_once('/') else {
+        return Err(("path", "is missing".into()));
+    };
+    check_host(host)?;
+    if path.is_empty() || path.ends_with('/') {
+        return Err(("path", format!("`{path}` does not name a file")));
+    }
+    Ok(Reference {
+        scheme: Scheme::Https,
+        kind: Kind::Model,
+        repo: rest.to_owned(),
+        revision: None,
+        subdir: None,
+    })
+}
+
+fn parse_file(rest: &str) -> Result<Reference, Problem> {
+    if !rest.starts_with('/') {
+        return Err(("path", format!("`{rest}` is not absolute")));
+    }
+    let path = rest.trim_end_matches('/');
+    if path.is_empty() {
+        return Err(("path", "is the root directory".into()));
+    }
+    if path
+        .split('/')
+        .skip(1)
+        .any(|part| matches!(part, "" | "." | ".."))
+    {
+        return Err((
+            "path",
+            format!("`{rest}` has an empty, `.` or `..` segment"),
+        ));
+    }
+    Ok(Reference {
+        scheme: Scheme::File,
+        kind: Kind::Model,
+        repo: path.to_owned(),
+        revision: None,
+        subdir: None,
+    })
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://", self.scheme.name())?;
+        if self.kind != Kind::Model
+            || Kind::from_plural(self.repo.split('/').next().unwrap_or_default()).is_some()
+                && self.has_kinds()
+        {
+            write!(f, "{}/", self.kind.plural())?;
+        }
+        f.write_str(&self.repo)?;
+        if let Some(revision) = &self.revision {
+            let mark = if self.scheme == Scheme::Oci && !revision.starts_with("sha256:") {
+                ':'
+            } else {
+                '@'
+            };
+            write!(f, "{mark}{}", printed_revision(revision))?;
+        }
+        match &self.subdir {
+            Some(subdir) => write!(f, "/{subdir}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn printed_revision(revision: &str) -> String {
+    let eager = revision
+        .strip_prefix("refs/pr/")
+        .or_else(|| revision.strip_prefix("refs/convert/"))
+        .is_some_and(|id| !id.contains('/'));
+    match eager {
+        true => revision.to_owned(),
+        false => revision.replace('%', "%25").replace('/', "%2F"),
+    }
+}
+
+impl Reference {
+    fn has_kinds(&self) -> bool {
+        matches!(self.scheme, Scheme::HuggingFace | Scheme::ModelScope)
+    }
+
+    /// The repository alone, without revision and subdirectory: what rate limits, tokens and owners hang on.
+    pub fn repository(&self) -> Reference {
+        Reference {
+            revision: None,
+            subdir: None,
+            ..self.clone()
+        }
+    }
+
+    /// The same repository at another revision.
+    pub fn at(&self, revision: &str) -> Reference {
+        Reference {
+            revision: Some(revision.to_owned()),
+            ..self.clone()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn reference(text: &str) -> Reference {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn every_scheme_parses_and_prints_its_example() {
+        for (scheme, _, example) in SCHEMES {
+            let parsed = reference(example);
+            assert_eq!(parsed.scheme, scheme);
+            assert_eq!(parsed.to_string(), example);
+        }
+    }
+
+    #[test]
+    fn a_repository_may_name_kind_revision_and_subdirectory() {
+        let parsed = reference("hf://datasets/owner/name@refs/pr/3/data/train");
+        assert_eq!(
+            (parsed.kind, parsed.repo.as_str()),
+            (Kind::Dataset, "owner/name")
+        );
+        assert_eq!(parsed.revision.as_deref(), Some("refs/pr/3"));
+        assert_eq!(parsed.subdir.as_deref(), Some("data/train"));
+        let parsed = reference("hf://owner/name@feature%2Fx/onnx/");
+        assert_eq!(parsed.revision.as_deref(), Some("feature/x"));
+        assert_eq!(parsed.subdir.as_deref(), Some("onnx"));
+        assert_eq!(
+            reference("hf://models/owner/name").to_string(),
+            "hf://owner/name"
+        );
+        assert_eq!(
+            reference("oci://host:5000/a/b:v1").revision.as_deref(),
+            Some("v1")
+        );
+        assert_eq!(reference("oci://host:5000/a/b").revision, None);
+    }
+
+    #[test]
+    fn a_wrong_reference_names_the_part_and_shows_a_right_one() {
+        for (text, part) in [
+            ("Qwen/Qwen3-8B", "scheme"),
+            ("huggingface://a/b", "scheme"),
+            ("hf://", "repository"),
+            ("hf://gpt2", "repository"),
+            ("hf://a b/c", "owner"),
+            ("hf:///name", "owner"),
+            ("hf://owner/", "name"),
+            ("hf://owner/../x", "name"),
+            ("hf://owner/name@", "revision"),
+            ("hf://owner/name@a..b", "revision"),
+            ("hf://owner/name@a%2", "revision"),
+            ("hf://owner/name/../etc", "subdirectory"),
+            ("hf://owner/name//x", "subdirectory"),
+            ("s3:///key", "bucket"),
+            ("oci://justhost", "repository"),
+            ("oci://h/r@sha256:zz", "tag or digest"),
+            ("https://user:pw@host/file", "host"),
+            ("https://host/", "path"),
+            ("file://relative", "path"),
+            ("file:///", "path"),
+            ("file:///a/../b", "path"),
+            ("hf://owner/na\nme", "text"),
+        ] {
+            let error = text.parse::<Reference>().expect_err(text);
+            assert_eq!(error.part, part, "{text}: {error}");
+            assert!(error.to_string().contains(error.example));
+        }
+    }
+
+    fn name() -> impl Strategy<Value = String> {
+        "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,20}"
+    }
+
+    fn revision() -> impl Strategy<Value = Option<String>> {
+        prop_oneof![
+            Just(None),
+            "[a-z0-9][a-z0-9%@._-]{0,8}(/[a-z0-9]{1,5})?"
+                .prop_filter("git", |r| !r.contains(".."))
+                .prop_map(Some),
+            (1u32..99).prop_map(|n| Some(format!("refs/pr/{n}"))),
+            "refs/convert/[a-z]{1,8}".prop_map(Some),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn printing_and_parsing_agree(
+            scheme in prop_oneof![Just(Scheme::HuggingFace), Just(Scheme::ModelScope)],
+            kind in prop_oneof![Just(Kind::Model), Just(Kind::Dataset), Just(Kind::Space)],
+            owner in prop_oneof![name(), Just("models".to_owned()), Just("datasets".to_owned())],
+            name in name(),
+            revision in revision(),
+            subdir in prop::option::of("[a-zA-Z0-9 @%#é]{1,8}(/[a-z]{1,4}){0,2}"),
+        ) {
+            let reference = Reference { scheme, kind, repo: format!("{owner}/{name}"), revision, subdir };
+            prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference));
+        }
+
+        #[test]
+        fn any_text_parses_or_explains(text in "(hf|s3|oci|file|https|x)?(://)?[ -~é]{0,40}") {
+            match text.parse::<Reference>() {
+                Ok(reference) => prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference)),
+                Err(error) => prop_assert!(!error.cause.is_empty()),
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The contracts between rooms: where pieces come from, where revisions are looked up.
+//!
+//! `fetch` knows only [`Source`] and so cannot tell a peer from a seed. A source puts what it brings into
+//! the store itself, verified; it hands bytes over only where the store has no room. All calls are
+//! cancel-safe: a dropped future gives its claims back.
+
+use crate::model::{
+    Bitfield, Digest, Entry, Failure, FileKey, Geometry, Listing, Pin, Reference, Token, Verified,
+};
+use async_trait::async_trait;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// One file of one pin as somebody wants it: its name everywhere, and where the hub has it.
+#[derive(Clone, Debug)]
+pub struct FileRef {
+    pub key: FileKey,
+    pub size: u64,
+    pub digest: Digest,
+    /// Where a seed can read it.
+    pub pin: Arc<Pin>,
+    pub path: Arc<str>,
+    /// The credential of the one who asks; it travels to seeds and hubs only.
+    pub token: Option<Token>,
+}
+
+impl FileRef {
+    pub fn new(pin: &Arc<Pin>, entry: &Entry, token: Option<Token>) -> FileRef {
+        FileRef {
+            key: entry.key,
+            size: entry.size,
+            digest: entry.digest,
+            pin: pin.clone(),
+            path: entry.path.as_str().into(),
+            token,
+        }
+    }
+
+    pub fn geometry(&self) -> Geometry {
+        Geometry { size: self.size }
+    }
+}
+
+/// What a source brought.
+#[derive(Debug)]
+pub enum Arrival {
+    /// These pieces are in the store now (some may have been before).
+    Kept(Range<u32>),
+    /// The store has no room: these bytes are for the waiting readers alone.
+    Passing(Vec<Verified>),
+}
+
+/// Somewhere pieces come from.
+#[async_trait]
+pub trait Source: Send + Sync + 'static {
+    /// Brings exactly piece `index`, which a reader waits for, as fast as it can. Waits, retries and goes to
+    /// other providers by itself; fails when nobody can give it ([`Failure`]), for the caller to ask again.
+    async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure>;
+
+    /// Brings some run of what `need` lists, whichever serves the readers and the cluster best, and claims
+    /// it in `need` while it is under way. Returns after one arrival, or `Kept(0..0)` when nothing is
+    /// needed any more.
+    async fn some(&self, file: &FileRef, need: &Arc<Need>) -> Result<Arrival, Failure>;
+}
+
+/// The seed's way to the hub: makes pieces present in the seed's own store.
+#[async_trait]
+pub trait Origin: Send + Sync + 'static {
+    /// Returns when piece `index` is in the store. A piece inside a request in flight is waited for; any
+    /// other is read at once, alone.
+    async fn demand(&self, file: &FileRef, index: u32) -> Result<(), Failure>;
+
+    /// Returns when the store holds at least one of `need`. What is missing of it is read in long runs.
+    async fn any(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure>;
+}
+
+/// Where revisions are looked up: a seed, near or far.
+#[async_trait]
+pub trait Catalog: Send + Sync + 'static {
+    /// Pins a reference. With `volume`, the first answer for that volume id is kept for the whole cluster
+    /// and given again, whatever the branch does.
+    async fn resolve(
+        &self,
+        reference: &Reference,
+        volume: Option<&str>,
+        token: Option<&Token>,
+    ) -> Result<Pin, Failure>;
+
+    /// The files of a pin, after the hub has let this token read it. Content of named small files that the
+    /// seed already holds may come along into the store.
+    async fn listing(&self, pin: &Pin, token: Option<&Token>) -> Result<Arc<Listing>, Failure>;
+}
+
+/// The pieces of one file that are wanted, in the order readers will touch them, and which of them are
+/// under way. `fetch` replaces the wishes as readers move; sources claim from it.
+#[derive(Debug, Default)]
+pub struct Need {
+    state: Mutex<NeedState>,
+}
+
+#[derive(Debug, Default)]
+struct NeedState {
+    /// Most urgent first; never holds a piece twice.
+    wanted: Vec<u32>,
+    claimed: Vec<u32>,
+}
+
+impl Need {
+    fn lock(&self) -> std::sync::MutexGuard<'_, NeedState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the wishes. Claims stay.
+    pub fn want(&self, wanted: Vec<u32>) {
+        self.lock().wanted = wanted;
+    }
+
+    /// What is wanted and not under way, most urgent first.
+    pub fn open(&self) -> Vec<u32> {
+        let state = self.lock();
+        state
+            .wanted
+            .iter()
+            .copied()
+            .filter(|index| !state.claimed.contains(index))
+            .collect()
+    }
+
+    /// The same as a set over `pieces` pieces, for the wire.
+    pub fn bitmap(&self, pieces: u32) -> Bitfield {
+        let mut bits = Bitfield::new(pieces);
+        self.open()
+            .into_iter()
+            .for_each(|index| bits.set(index, true));
+        bits
+    }
+
+    /// Claims `first` and up to `most - 1` open pieces right behind it. `None` if `first` is not open.
+    pub fn claim(self: &Arc<Need>, first: u32, most: u32) -> Option<Claim> {
+        let mut state = self.lock();
+        let open = |state: &NeedState, index| {
+            state.wanted.contains(&index) && !state.claimed.contains(&index)
+        };
+        let end = (first..first.saturating_add(most)).find(|index| !open(&state, *index));
+        let run = first..end.unwrap_or(first.saturating_add(most));
+        if run.is_empty() {
+            return None;
+        }
+        state.claimed.extend(run.clone());
+        Some(Claim {
+            need: self.clone(),
+            run,
+        })
+    }
+
+    /// Claims a piece whether it is wanted here or not: a reader's demand. `None` if it is under way.
+    pub fn claim_demand(self: &Arc<Need>, index: u32) -> Option<Claim> {
+        let mut state = self.lock();
+        if state.claimed.contains(&index) {
+            return None;
+        }
+        state.claimed.push(index);
+        Some(Claim {
+            need: self.clone(),
+            run: index..index + 1,
+        })
+    }
+
+    /// Whether the piece is under way.
+    pub fn is_claimed(&self, index: u32) -> bool {
+        self.lock().claimed.contains(&index)
+    }
+
+    /// Takes pieces off the list: they have arrived.
+    pub fn arrived(&self, run: Range<u32>) {
+        self.lock().wanted.retain(|index| !run.contains(index));
+    }
+}
+
+/// Pieces under way for one caller; dropping it opens them again to others.
+#[derive(Debug)]
+pub struct Claim {
+    need: Arc<Need>,
+    run: Range<u32>,
+}
+
+impl Claim {
+    pub fn run(&self) -> Range<u32> {
+        self.run.clone()
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        self.need
+            .lock()
+            .claimed
+            .retain(|index| !self.run.contains(index));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn claims_exclude_each_other_and_end_with_their_owner() {
+        let need = Arc::new(Need::default());
+        need.want(vec![5, 6, 7, 2, 9]);
+        let run = need.claim(5, 4).expect("5 is open");
+        assert_eq!(run.run(), 5..8);
+        assert_eq!(need.open(), [2, 9]);
+        assert!(need.claim(6, 1).is_none());
+        assert!(need.claim(8, 1).is_none(), "nobody wants 8");
+        let demand = need.claim_demand(8).expect("a demand needs no wish");
+        assert!(need.claim_demand(8).is_none());
+        drop((run, demand));
+        need.arrived(5..7);
+        assert_eq!(need.open(), [7, 2, 9]);
+        assert_eq!(need.bitmap(10).iter().collect::<Vec<_>>(), [2, 7, 9]);
+    }
+}
