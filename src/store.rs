@@ -1,58 +1,190 @@
 //! The piece store: one sparse file per file key, and what survives beside it.
-pub mod data;
-pub mod index;
+//!
+//! A model file's pieces lie in one sparse file laid out as the model file itself, so that the kernel can
+//! serve it when it is complete. A small mapped file beside it says which pieces are here and what they
+//! hash to. Both survive kill -9 without a sync, for the page cache does; a bit is a hint all the same, and
+//! every piece is hashed once by each process before it is read or served.
+//!
+//! One process owns a cache directory ([`StoreError::Owned`] for the second). When there is no room, files
+//! that nobody has open go first, oldest use first; then writes fail with [`StoreError::NoRoom`] and
+//! readers are served without keeping. The store knows nothing of networks, hubs or mounts.
+
+mod data;
+mod evict;
+mod index;
+mod map;
+mod verify;
+
 pub use data::{CacheFile, ReadOutcome, State};
 pub use index::Index;
 
+use crate::metrics::METRICS;
 use crate::model::FileKey;
+use evict::Budget;
+use map::PieceMap;
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+/// Where the cache lies and how much it may hold.
 #[derive(Clone, Debug)]
 pub struct StoreConfig {
     pub dir: PathBuf,
-    /// Bytes the cache may use; `None` = 0.9 of free plus own bytes. 20 % of the filesystem always stay free.
+    /// Bytes the cache may use; `None` is 0.9 of free plus own bytes, leaving 20 % of the filesystem.
     pub limit_bytes: Option<u64>,
 }
 
+/// What goes wrong with a cache, told apart by what the caller can do.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("cache {dir}: another process owns it")]
+    #[error("cache {dir}: another process owns it: use its control socket, or another --cache-dir")]
     Owned { dir: PathBuf },
     #[error(
         "cache {dir}: no room for {bytes} bytes: free space, raise --cache-size or evict models"
     )]
     NoRoom { dir: PathBuf, bytes: u64 },
-    #[error("cache {path}: {source}")]
+    #[error("cache file {path}: {source}")]
     Io {
         path: PathBuf,
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
-    #[error("cache index: {0}")]
-    Index(#[from] sled::Error),
+    #[error("cache index: {0}: remove the folder `index` in the cache directory to rebuild it")]
+    Index(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl StoreError {
+    fn io(path: &Path) -> impl FnOnce(io::Error) -> StoreError + '_ {
+        move |source| StoreError::Io {
+            path: path.to_owned(),
+            source,
+        }
+    }
+}
+
+/// A cache directory, owned. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    dir: PathBuf,
+    index: Index,
+    budget: Arc<Budget>,
+    open: Mutex<HashMap<FileKey, Weak<CacheFile>>>,
+    _lock: nix::fcntl::Flock<std::fs::File>,
+}
 
 impl Store {
     /// Opens or creates a cache directory and takes its lock.
-    pub fn open(_config: &StoreConfig) -> Result<Store, StoreError> {
-        todo!()
+    pub fn open(config: &StoreConfig) -> Result<Store, StoreError> {
+        let dir = &config.dir;
+        let files = dir.join("files");
+        std::fs::create_dir_all(&files).map_err(StoreError::io(&files))?;
+        let lock = lock(dir)?;
+        let budget = Budget::open(dir, config.limit_bytes)?;
+        METRICS.cache_limit_bytes.set(budget.limit() as i64);
+        let index = Index::open(&dir.join("index"))?;
+        let open = Mutex::default();
+        let shared = Shared {
+            dir: dir.clone(),
+            index,
+            budget,
+            open,
+            _lock: lock,
+        };
+        Ok(Store {
+            shared: Arc::new(shared),
+        })
     }
+
     /// The file of a key, made when it is not here yet. One shared handle per key and process.
-    pub fn file(&self, _key: FileKey, _size: u64) -> Result<Arc<CacheFile>, StoreError> {
-        todo!()
+    pub fn file(&self, key: FileKey, size: u64) -> Result<Arc<CacheFile>, StoreError> {
+        let mut open = self
+            .shared
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = open.get(&key).and_then(Weak::upgrade) {
+            return Ok(file);
+        }
+        open.retain(|_, file| file.strong_count() > 0);
+        self.shared.index.touch(key)?;
+        let file = CacheFile::open(&self.shared.dir, key, size, self.shared.budget.clone())?;
+        let file = Arc::new(file);
+        open.insert(key, Arc::downgrade(&file));
+        Ok(file)
     }
+
     /// The file of a key if this cache has it.
-    pub fn get(&self, _key: FileKey) -> Option<Arc<CacheFile>> {
-        todo!()
+    pub fn get(&self, key: FileKey) -> Option<Arc<CacheFile>> {
+        let size = PieceMap::size_on_disk(&map::path(&self.shared.dir, key))?;
+        self.file(key, size).ok()
     }
+
+    /// Makes room for `bytes` more by removing files nobody has open; true when there is room now.
+    pub fn make_room(&self, bytes: u64) -> bool {
+        let open = self
+            .shared
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let in_use = |key: &FileKey| open.get(key).is_some_and(|file| file.strong_count() > 0);
+        self.shared
+            .budget
+            .make_room(&self.shared.dir, &self.shared.index, bytes, in_use)
+    }
+
+    /// Listings, pins, volume records and last use.
     pub fn index(&self) -> &Index {
-        todo!()
+        &self.shared.index
     }
+
     pub fn dir(&self) -> &Path {
-        todo!()
+        &self.shared.dir
+    }
+
+    /// Bytes of pieces on disk.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.budget.used()
+    }
+
+    /// Bytes the cache may use.
+    pub fn limit_bytes(&self) -> u64 {
+        self.shared.budget.limit()
+    }
+
+    /// Every file on disk, whether open or not.
+    pub fn keys(&self) -> Vec<FileKey> {
+        evict::keys_on_disk(&self.shared.dir)
     }
 }
+
+/// Takes the directory's lock, which ends with the process however it ends.
+fn lock(dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, StoreError> {
+    let path = dir.join("lock");
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(StoreError::io(&path))?;
+    let _ = file.as_fd();
+    nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(
+        |(_, errno)| match errno {
+            nix::errno::Errno::EWOULDBLOCK => StoreError::Owned {
+                dir: dir.to_owned(),
+            },
+            errno => StoreError::Io {
+                path,
+                source: errno.into(),
+            },
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,35 +1,138 @@
-use super::StoreError;
-use crate::model::{Listing, Pin};
+//! What the cache remembers beside content: listings, pins, volume records, last use.
+//!
+//! All but the pins can be rebuilt from a seed or a hub. Nothing secret is kept here.
 
-pub struct Index {}
+use super::StoreError;
+use crate::model::{Digest, FileKey, Listing, Pin};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The embedded database of a cache directory. The only file that knows sled.
+pub struct Index {
+    db: sled::Db,
+}
+
+/// A listing row as stored: path, size, digest.
+type Row = (String, u64, String);
+
+impl From<sled::Error> for StoreError {
+    fn from(error: sled::Error) -> StoreError {
+        StoreError::Index(Box::new(error))
+    }
+}
 
 impl Index {
-    pub fn put_listing(&self, _listing: &Listing) -> Result<(), StoreError> {
-        todo!()
+    pub(super) fn open(path: &Path) -> Result<Index, StoreError> {
+        // 16 MiB: the index holds names, not content; sled's default is a gigabyte.
+        let db = sled::Config::new()
+            .path(path)
+            .cache_capacity(16 << 20)
+            .open()?;
+        Ok(Index { db })
     }
-    pub fn listing(&self, _pin: &Pin) -> Result<Option<Listing>, StoreError> {
-        todo!()
+
+    /// Keeps a listing for ever: a pin's files never change.
+    pub fn put_listing(&self, listing: &Listing) -> Result<(), StoreError> {
+        let row = |entry: &crate::model::Entry| {
+            (entry.path.clone(), entry.size, entry.digest.to_string())
+        };
+        let rows: Vec<Row> = listing.files().iter().map(row).collect();
+        let bytes =
+            serde_json::to_vec(&rows).map_err(|error| StoreError::Index(Box::new(error)))?;
+        self.put_record("listings", &listing.pin().to_string(), &bytes)
     }
-    /// Small named records: volume pins, volume records, last known commits. `table` is a fixed word.
-    pub fn put_record(&self, _table: &str, _name: &str, _value: &[u8]) -> Result<(), StoreError> {
-        todo!()
+
+    /// The listing of a pin, if it was kept. One that cannot be read is none: it is fetched again.
+    pub fn listing(&self, pin: &Pin) -> Result<Option<Listing>, StoreError> {
+        let Some(bytes) = self.record("listings", &pin.to_string())? else {
+            return Ok(None);
+        };
+        Ok(parse_listing(pin, &bytes))
     }
-    /// Keeps `value` only if nothing is there; returns what is there afterwards.
+
+    /// Every pin whose listing is here.
+    pub fn pins(&self) -> Result<Vec<Pin>, StoreError> {
+        let keys = self.db.open_tree("listings")?.iter().keys().flatten();
+        Ok(keys
+            .filter_map(|key| std::str::from_utf8(&key).ok()?.parse().ok())
+            .collect())
+    }
+
+    /// Keeps a small named record; `table` is a fixed word of the program.
+    pub fn put_record(&self, table: &str, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        let tree = self.db.open_tree(table)?;
+        tree.insert(name, value)?;
+        tree.flush()?;
+        Ok(())
+    }
+
+    /// Keeps a record only if there is none of that name; returns the one that is there afterwards.
     pub fn put_record_once(
         &self,
-        _table: &str,
-        _name: &str,
-        _value: &[u8],
+        table: &str,
+        name: &str,
+        value: &[u8],
     ) -> Result<Vec<u8>, StoreError> {
-        todo!()
+        let tree = self.db.open_tree(table)?;
+        let swap = tree.compare_and_swap(name, None::<&[u8]>, Some(value))?;
+        tree.flush()?;
+        let there = swap.err().and_then(|taken| taken.current);
+        Ok(there.map_or_else(|| value.to_vec(), |there| there.to_vec()))
     }
-    pub fn record(&self, _table: &str, _name: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        todo!()
+
+    pub fn record(&self, table: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self
+            .db
+            .open_tree(table)?
+            .get(name)?
+            .map(|value| value.to_vec()))
     }
-    pub fn remove_record(&self, _table: &str, _name: &str) -> Result<(), StoreError> {
-        todo!()
+
+    pub fn remove_record(&self, table: &str, name: &str) -> Result<(), StoreError> {
+        let tree = self.db.open_tree(table)?;
+        tree.remove(name)?;
+        tree.flush()?;
+        Ok(())
     }
-    pub fn records(&self, _table: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        todo!()
+
+    /// All records of a table by name.
+    pub fn records(&self, table: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let tree = self.db.open_tree(table)?;
+        let pair = |(name, value): (sled::IVec, sled::IVec)| {
+            Some((String::from_utf8(name.to_vec()).ok()?, value.to_vec()))
+        };
+        Ok(tree.iter().flatten().filter_map(pair).collect())
     }
+
+    /// Notes that a file is used now. Not synced: a lost note costs only the order of eviction.
+    pub(super) fn touch(&self, key: FileKey) -> Result<(), StoreError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        self.db
+            .open_tree("last-use")?
+            .insert(key.0, &now.to_le_bytes())?;
+        Ok(())
+    }
+
+    /// Seconds since the epoch at the last use; 0 when unknown.
+    pub(super) fn last_use(&self, key: FileKey) -> u64 {
+        let stored = self
+            .db
+            .open_tree("last-use")
+            .and_then(|tree| tree.get(key.0));
+        let bytes = stored
+            .ok()
+            .flatten()
+            .and_then(|bytes| bytes.as_ref().try_into().ok());
+        bytes.map_or(0, u64::from_le_bytes)
+    }
+}
+
+fn parse_listing(pin: &Pin, bytes: &[u8]) -> Option<Listing> {
+    let rows: Vec<Row> = serde_json::from_slice(bytes).ok()?;
+    let parse = |(path, size, digest): Row| Some((path, size, digest.parse::<Digest>().ok()?));
+    let rows: Option<Vec<_>> = rows.into_iter().map(parse).collect();
+    Listing::new(pin.clone(), rows?).ok()
 }
