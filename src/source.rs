@@ -72,8 +72,14 @@ pub trait Origin: Send + Sync + 'static {
     /// other is read at once, alone.
     async fn demand(&self, file: &FileRef, index: u32) -> Result<(), Failure>;
 
+    /// Says what readers will want: it is read in long runs while somebody waits in [`Origin::any`].
+    fn announce(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure>;
+
     /// Returns when the store holds at least one of `need`. What is missing of it is read in long runs.
     async fn any(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure>;
+
+    /// Reads a piece without keeping it, for a store that has no room.
+    async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure>;
 }
 
 /// Where revisions are looked up: a seed, near or far.
