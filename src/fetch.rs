@@ -60,7 +60,11 @@ pub enum ReadError {
     #[error("{path}: {cause}")]
     Denied { path: String, cause: String },
     #[error("{path}: {cause}")]
-    Failed { path: String, kind: FailureKind, cause: String },
+    Failed {
+        path: String,
+        kind: FailureKind,
+        cause: String,
+    },
     #[error("{path}: {source}")]
     Store {
         path: String,
@@ -76,7 +80,10 @@ impl From<ReadError> for Failure {
             ReadError::Revoked { .. } => FailureKind::Integrity,
             ReadError::Denied { .. } => FailureKind::Denied,
             ReadError::Failed { kind, .. } => *kind,
-            ReadError::Store { source: StoreError::NoRoom { .. }, .. } => FailureKind::NoRoom,
+            ReadError::Store {
+                source: StoreError::NoRoom { .. },
+                ..
+            } => FailureKind::NoRoom,
             ReadError::Store { .. } => FailureKind::Internal,
         };
         Failure::new(kind, error.to_string())
@@ -340,7 +347,9 @@ impl OpenFile {
     pub async fn complete(&self) -> Result<(), ReadError> {
         self.fetch_all();
         for index in 0..self.file.geometry().pieces() {
-            if !self.cached.has(index) && let Some(_passed) = self.wait_for(index).await? {
+            if !self.cached.has(index)
+                && let Some(_passed) = self.wait_for(index).await?
+            {
                 let source = StoreError::NoRoom {
                     dir: self.fetcher.store.dir().to_owned(),
                     bytes: self.file.size,
@@ -361,10 +370,18 @@ impl OpenFile {
                 State::Partial | State::Whole => {}
             }
             let timeout = self.fetcher.config.read_timeout;
-            if tokio::time::timeout(timeout, changes.changed()).await.is_err() {
+            if tokio::time::timeout(timeout, changes.changed())
+                .await
+                .is_err()
+            {
                 let cause = "no seed has confirmed the file's digest".into();
                 let piece = self.file.geometry().pieces();
-                return Err(ReadError::Timeout { path: self.path(), piece, seconds: timeout.as_secs(), cause });
+                return Err(ReadError::Timeout {
+                    path: self.path(),
+                    piece,
+                    seconds: timeout.as_secs(),
+                    cause,
+                });
             }
         }
     }

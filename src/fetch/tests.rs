@@ -170,7 +170,11 @@ async fn fetch_all_completes_a_file_without_a_reader() {
     let bench = plenty();
     let open = bench.fetcher.open(file()).expect("a file");
     let root = *blake3::hash(&content()).as_bytes();
-    let cached = bench.fetcher.store().file(open.file.key, SIZE).expect("a file");
+    let cached = bench
+        .fetcher
+        .store()
+        .file(open.file.key, SIZE)
+        .expect("a file");
     assert!(!cached.finish(root).expect("pieces are missing"));
     open.complete().await.expect("all pieces and the verdict");
     assert_eq!(open.present_bytes(), SIZE);
