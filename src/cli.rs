@@ -4,7 +4,6 @@
 //! rest of the program gets the plain structs of [`crate::config`].
 
 pub mod exit;
-pub mod progress;
 
 use crate::config::{
     CacheConfig, ControllerConfig, Format, GetConfig, HubsConfig, MountConfig, NodeConfig, PeerConfig, SeedConfig,

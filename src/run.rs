@@ -9,6 +9,7 @@ mod get;
 mod mount;
 mod node;
 mod ops;
+mod progress;
 mod seed;
 mod signal;
 mod status;

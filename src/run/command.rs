@@ -73,7 +73,7 @@ impl Resolved {
             text.push_str(&format!("{:>14}  {}  {path}\n", entry.size, entry.digest));
         }
         let bytes = self.bytes(view);
-        text.push_str(&format!("{} files, {}", files.len(), crate::cli::progress::bytes(bytes)));
+        text.push_str(&format!("{} files, {}", files.len(), crate::run::progress::bytes(bytes)));
         let commit = self.pin.revision.to_string();
         let json = json!({"pin": self.pin.to_string(), "commit": commit, "bytes": bytes, "files": rows});
         Done { text, json }
@@ -110,7 +110,7 @@ pub async fn get(engine: &Engine, request: &Request, progress: ProgressSender) -
 
 fn got(resolved: &Resolved, request: &Request, files: usize, bytes: u64) -> Done {
     let dir = request.dir.display().to_string();
-    let size = crate::cli::progress::bytes(bytes);
+    let size = crate::run::progress::bytes(bytes);
     Done {
         text: format!("got {} into {dir} ({files} files, {size})", resolved.pin),
         json: json!({"pin": resolved.pin.to_string(), "dir": dir, "files": files, "bytes": bytes}),
@@ -193,7 +193,7 @@ pub async fn mount(engine: &Engine, mounts: &Mounts, request: &Request) -> Resul
     };
     let mounted = mounts.mount_at(spec, &request.dir).await?;
     let (files, bytes) = (resolved.files(&request.view).len(), resolved.bytes(&request.view));
-    let (dir, size) = (request.dir.display().to_string(), crate::cli::progress::bytes(bytes));
+    let (dir, size) = (request.dir.display().to_string(), crate::run::progress::bytes(bytes));
     let done = Done {
         text: format!("mounted {} at {dir} ({files} files, {size})", resolved.pin),
         json: json!({"pin": resolved.pin.to_string(), "dir": dir, "files": files, "bytes": bytes}),

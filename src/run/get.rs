@@ -3,7 +3,7 @@
 use super::command::{self, Done, Request};
 use super::engine::{Engine, open_store};
 use super::{attach, ops, signal};
-use crate::cli::progress::Progress;
+use crate::run::progress::Progress;
 use crate::config::GetConfig;
 use crate::model::{Failure, FailureKind};
 use crate::mount::Prefetch;

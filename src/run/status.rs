@@ -1,7 +1,7 @@
 //! What a process holds and does, as one JSON object and as a page of text.
 
 use super::attach;
-use crate::cli::progress::bytes;
+use crate::run::progress::bytes;
 use crate::config::CacheConfig;
 use crate::metrics::METRICS;
 use crate::model::Failure;
