@@ -20,14 +20,15 @@ pub(super) struct Lookup {
 }
 
 impl Lookup {
-    /// The pin of a reference: for one volume id always the first answer.
+    /// The pin of a reference: for one volume always the first answer.
     pub(super) async fn pin(
         &self,
         reference: &Reference,
         volume_id: &str,
         token: Option<&Token>,
     ) -> Result<Pin, Refusal> {
-        let question = self.catalog.resolve(reference, Some(volume_id), token);
+        let key = pin_key(volume_id, reference);
+        let question = self.catalog.resolve(reference, Some(&key), token);
         self.within(reference, question).await
     }
 
@@ -59,6 +60,14 @@ impl Lookup {
             .and_then(|answer| answer)
             .map_err(failed(self.call))
     }
+}
+
+/// The name under which the catalog keeps a volume's pin. The reference is part of it: a volume that was
+/// refused, or made anew under its old name, with another model must not be given the first one's pin.
+fn pin_key(volume_id: &str, reference: &Reference) -> String {
+    let text = reference.to_string();
+    let digest = blake3::derive_key("model-p2p 2026 volume reference", text.as_bytes());
+    format!("{volume_id}-{}", hex::encode(&digest[..8]))
 }
 
 /// The keys of a Secret that hold a hub token, in the order they are tried.

@@ -68,7 +68,7 @@ async fn identifier_and_context_stay_within_the_bounds_or_are_refused_by_name() 
     let reference = format!("hf://{owner}/{long}");
     let answer = driver.create(creation("v", [("model", &reference)])).await;
     assert_eq!(refused(answer, "`model`: 198 bytes"), 3);
-    let globs = vec!["*.safetensors"; 10].join(",");
+    let globs = ["*.safetensors"; 10].join(",");
     let request = creation("v", [("model", MODEL), ("include", &globs)]);
     assert_eq!(
         refused(driver.create(request).await, "`include`: 139 bytes"),

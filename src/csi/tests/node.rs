@@ -136,6 +136,9 @@ async fn a_static_volume_is_resolved_by_the_first_node_that_shows_it() {
         .publish(&request)
         .await
         .expect("made anew under its old name");
+    let shown = driver.publisher.shown(&driver.target("static"));
+    let shown = shown.expect("a mount").listing.pin().to_string();
+    assert!(shown.starts_with("hf://owner/name@"), "{shown}");
 }
 
 #[tokio::test]
@@ -244,7 +247,7 @@ async fn a_failed_publish_leaves_nothing_and_says_why() {
     let driver = Driver::start().await;
     let request = driver.inline("csi-1", [("model", MODEL)]);
     for (failure, code) in [
-        (hopeless as fn(&Path) -> PublishError, 13),
+        (hopeless as twins::Broken, 13),
         (
             |_| PublishError::NoRoom {
                 volume_id: "csi-1".into(),

@@ -93,11 +93,14 @@ impl Catalog for TwinCatalog {
     }
 }
 
+/// How mounting fails.
+pub(super) type Broken = fn(&Path) -> PublishError;
+
 /// Shows volumes as empty directories.
 #[derive(Default)]
 pub(super) struct TwinPublisher {
     mounts: Mutex<HashMap<PathBuf, Mount>>,
-    failure: Mutex<Option<fn(&Path) -> PublishError>>,
+    failure: Mutex<Option<Broken>>,
     pub(super) mounted: AtomicUsize,
 }
 
@@ -107,7 +110,7 @@ struct Mount {
 }
 
 impl TwinPublisher {
-    pub(super) fn fail(&self, failure: Option<fn(&Path) -> PublishError>) {
+    pub(super) fn fail(&self, failure: Option<Broken>) {
         *lock(&self.failure) = failure;
     }
 
