@@ -95,12 +95,9 @@ impl Driver {
     async fn restart(&mut self) {
         self.stop().await;
         self.stop = CancellationToken::new();
-        let controller = Controller::new(self.catalog.clone(), self.created.clone());
-        let (catalog, publisher) = (self.catalog.clone(), self.publisher.clone());
-        let node = Node::new(catalog, publisher, self.published.clone(), "node-1").expect("a node");
         let services = Services::new(self.readiness.clone())
-            .with_controller(controller)
-            .with_node(node);
+            .with_controller(self.new_controller())
+            .with_node(self.new_node());
         let socket = self.endpoint().bind().expect("a socket");
         let stop = self.stop.clone().cancelled_owned();
         let server = serve(Config::default(), services, socket, stop);
@@ -108,6 +105,15 @@ impl Driver {
             server.await.expect("a clean end");
         }));
         self.channel = connect(self.endpoint().path()).await;
+    }
+
+    fn new_controller(&self) -> Controller {
+        Controller::new(self.catalog.clone(), self.created.clone())
+    }
+
+    fn new_node(&self) -> Node {
+        let (catalog, publisher) = (self.catalog.clone(), self.publisher.clone());
+        Node::new(catalog, publisher, self.published.clone(), "node-1").expect("a node")
     }
 
     async fn stop(&mut self) {

@@ -316,7 +316,8 @@ async fn a_publish_whose_client_went_away_ends_and_is_undone_by_the_next_call() 
     );
     let target = driver.target("pod");
     let mut undo = Box::pin(driver.unpublish(&request.volume_id, &target));
-    assert!(futures::poll!(&mut undo).is_pending());
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut undo).await;
+    assert!(early.is_err(), "it waits for the publish");
     drop(gate);
     undo.await.expect("undone");
     assert_eq!(driver.publisher.mounted.load(Ordering::SeqCst), 1);
