@@ -15,12 +15,24 @@ fn sources() -> BTreeMap<String, String> {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs") {
                 let text = std::fs::read_to_string(&path).expect("a source file");
-                let code = text.split("#[cfg(test)]\nmod").next().unwrap_or_default().to_owned();
-                files.insert(path.strip_prefix(&root).expect("below").display().to_string(), code);
+                let code = text
+                    .split("#[cfg(test)]\nmod")
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned();
+                files.insert(
+                    path.strip_prefix(&root)
+                        .expect("below")
+                        .display()
+                        .to_string(),
+                    code,
+                );
             }
         }
     }
-    files.retain(|path, _| !path.starts_with("testing") && !path.contains("tests") && !path.ends_with("twin.rs"));
+    files.retain(|path, _| {
+        !path.starts_with("testing") && !path.contains("tests") && !path.ends_with("twin.rs")
+    });
     files
 }
 
@@ -37,9 +49,14 @@ fn users(word: &str) -> Vec<String> {
 
 fn only(word: &str, allowed: &[&str]) {
     let found = users(word);
-    assert!(!found.is_empty(), "nobody uses {word}: the rule has lost its object");
+    assert!(
+        !found.is_empty(),
+        "nobody uses {word}: the rule has lost its object"
+    );
     for path in found {
-        let fine = allowed.iter().any(|room| path == *room || path.starts_with(&format!("{room}/")));
+        let fine = allowed
+            .iter()
+            .any(|room| path == *room || path.starts_with(&format!("{room}/")));
         assert!(fine, "src/{path} knows {word}; only {allowed:?} may");
     }
 }
@@ -57,18 +74,28 @@ fn each_library_is_known_to_one_place() {
 }
 
 /// The rooms from top to bottom. A room may use those below it, never those above.
-const ORDER: [&str; 12] =
-    ["cli", "run", "csi", "mount", "fs", "fetch", "seed", "swarm", "hub", "store", "source", "model"];
+const ORDER: [&str; 12] = [
+    "cli", "run", "csi", "mount", "fs", "fetch", "seed", "swarm", "hub", "store", "source", "model",
+];
 
 #[test]
 fn imports_go_downward_only() {
     for (path, code) in sources() {
         let room = path.split(['/', '.']).next().unwrap_or_default();
-        let Some(height) = ORDER.iter().position(|name| *name == room) else { continue };
-        for line in code.lines().map(|line| line.split("//").next().unwrap_or_default()) {
+        let Some(height) = ORDER.iter().position(|name| *name == room) else {
+            continue;
+        };
+        for line in code
+            .lines()
+            .map(|line| line.split("//").next().unwrap_or_default())
+        {
             for above in &ORDER[..height] {
-                let climbs = line.contains(&format!("crate::{above}::")) || line.contains(&format!("crate::{above};"));
-                assert!(!climbs, "src/{path} uses {above}, which stands above {room}: {line}");
+                let climbs = line.contains(&format!("crate::{above}::"))
+                    || line.contains(&format!("crate::{above};"));
+                assert!(
+                    !climbs,
+                    "src/{path} uses {above}, which stands above {room}: {line}"
+                );
             }
         }
     }
@@ -85,7 +112,10 @@ fn the_model_imports_nothing_and_the_filesystem_knows_no_network() {
         }
         if path == "fetch.rs" || path.starts_with("fetch/") || path.starts_with("fs") {
             for room in ["swarm", "seed", "hub"] {
-                assert!(!uses(room), "src/{path} can tell where pieces come from: it uses {room}");
+                assert!(
+                    !uses(room),
+                    "src/{path} can tell where pieces come from: it uses {room}"
+                );
             }
         }
     }
@@ -94,6 +124,10 @@ fn the_model_imports_nothing_and_the_filesystem_knows_no_network() {
 #[test]
 fn no_file_is_longer_than_five_hundred_lines() {
     for (path, code) in sources() {
-        assert!(code.lines().count() <= 500, "src/{path} has {} lines before its tests", code.lines().count());
+        assert!(
+            code.lines().count() <= 500,
+            "src/{path} has {} lines before its tests",
+            code.lines().count()
+        );
     }
 }

@@ -33,7 +33,11 @@ async fn main() -> ExitCode {
     for problem in &problems {
         eprintln!("demo: {problem}");
     }
-    if problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if problems.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 async fn run(tools: &Tools, base: &Path) -> Vec<String> {
@@ -60,14 +64,29 @@ async fn run(tools: &Tools, base: &Path) -> Vec<String> {
     print_table(&seen);
 
     println!();
-    println!("hub: one node cost {} requests and {:.3} of the model's bytes", cost_alone.requests, cost_alone.ratio);
-    println!("hub: three nodes cost {} requests and {:.3} of the model's bytes", cost_three.requests, cost_three.ratio);
-    println!("hub: the fourth node cost {} requests more", cost_four.requests - cost_three.requests);
+    println!(
+        "hub: one node cost {} requests and {:.3} of the model's bytes",
+        cost_alone.requests, cost_alone.ratio
+    );
+    println!(
+        "hub: three nodes cost {} requests and {:.3} of the model's bytes",
+        cost_three.requests, cost_three.ratio
+    );
+    println!(
+        "hub: the fourth node cost {} requests more",
+        cost_four.requests - cost_three.requests
+    );
     if cost_three.ratio != 1.0 || cost_alone.ratio != 1.0 {
-        problems.push(format!("the hub gave {:.3} of the model, not 1.000", cost_three.ratio));
+        problems.push(format!(
+            "the hub gave {:.3} of the model, not 1.000",
+            cost_three.ratio
+        ));
     }
     if cost_three.requests as f64 > cost_alone.requests as f64 * 1.1 {
-        problems.push(format!("three nodes cost {} requests, one node {}", cost_three.requests, cost_alone.requests));
+        problems.push(format!(
+            "three nodes cost {} requests, one node {}",
+            cost_three.requests, cost_alone.requests
+        ));
     }
     if cost_four.requests != cost_three.requests {
         problems.push("the fourth node cost the hub requests".into());
@@ -96,14 +115,20 @@ impl World {
         let repo = format!("{REPO}={}", tools.sample("sharded").display());
         let hub = cluster.hub(&["--repo".into(), repo]).await;
         let seed = cluster.seed(&hub, &[]).await;
-        World { cluster, hub, seed, nodes: Vec::new() }
+        World {
+            cluster,
+            hub,
+            seed,
+            nodes: Vec::new(),
+        }
     }
 
     /// Starts nodes, publishes the model on each, and loads it on all at the same moment.
     async fn load(&mut self, tools: &Tools, names: &[&str]) -> Vec<Seen> {
         let first = self.nodes.len();
         for name in names {
-            self.nodes.push(self.cluster.node(name, &self.seed, &[]).await);
+            self.nodes
+                .push(self.cluster.node(name, &self.seed, &[]).await);
         }
         let nodes = &self.nodes[first..];
         let published = futures::future::join_all(nodes.iter().map(|node| async {
@@ -112,10 +137,15 @@ impl World {
             (started.elapsed().as_secs_f64(), dir)
         }));
         let published = published.await;
-        let mut readers: Vec<_> = published.iter().map(|(_, dir)| Loader::start(tools, dir)).collect();
+        let mut readers: Vec<_> = published
+            .iter()
+            .map(|(_, dir)| Loader::start(tools, dir))
+            .collect();
         readers.iter_mut().for_each(Loader::go);
         // In threads: they wait for each other's pieces, not for each other.
-        let reports = readers.into_iter().map(|reader| tokio::task::spawn_blocking(|| reader.report()));
+        let reports = readers
+            .into_iter()
+            .map(|reader| tokio::task::spawn_blocking(|| reader.report()));
         let reports = futures::future::join_all(reports).await;
         let mut seen = Vec::new();
         for ((node, (mount_seconds, _)), report) in nodes.iter().zip(published).zip(reports) {
@@ -123,8 +153,14 @@ impl World {
                 name: node.process.name.clone(),
                 mount_seconds,
                 report: report.expect("the reader read everything"),
-                from_peers: node.process.metric("fetched_bytes_total", "source=\"peer\"").await,
-                from_seed: node.process.metric("fetched_bytes_total", "source=\"seed\"").await,
+                from_peers: node
+                    .process
+                    .metric("fetched_bytes_total", "source=\"peer\"")
+                    .await,
+                from_seed: node
+                    .process
+                    .metric("fetched_bytes_total", "source=\"seed\"")
+                    .await,
             });
         }
         seen
@@ -133,8 +169,15 @@ impl World {
     async fn hub_cost(&self) -> Cost {
         let stats = self.hub.stats().await;
         let repo = &stats["repos"][REPO];
-        let number = |name: &str| repo[name].as_u64().unwrap_or_else(|| panic!("{name} in {stats}"));
-        Cost { requests: number("requests"), ratio: number("content_bytes") as f64 / number("size_bytes") as f64 }
+        let number = |name: &str| {
+            repo[name]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{name} in {stats}"))
+        };
+        Cost {
+            requests: number("requests"),
+            ratio: number("content_bytes") as f64 / number("size_bytes") as f64,
+        }
     }
 }
 
@@ -155,8 +198,12 @@ fn print_table(seen: &[Seen]) {
             "{:<8} {:>7.3} {:>13.3} {:>12.3} {:>14.1} {:>13.1}",
             node.name,
             node.mount_seconds,
-            node.report["first_byte_seconds"].as_f64().unwrap_or_default(),
-            node.report["last_byte_seconds"].as_f64().unwrap_or_default(),
+            node.report["first_byte_seconds"]
+                .as_f64()
+                .unwrap_or_default(),
+            node.report["last_byte_seconds"]
+                .as_f64()
+                .unwrap_or_default(),
             node.from_peers as f64 / 1e6,
             node.from_seed as f64 / 1e6,
         );

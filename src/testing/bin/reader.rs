@@ -30,11 +30,18 @@ impl Expected {
         let mut right = vec![0; bytes.len()];
         match self {
             Expected::Pattern(seed) => pattern::fill(*seed, offset, &mut right),
-            Expected::Original(file) => file.read_exact_at(&mut right, offset).expect("the original"),
+            Expected::Original(file) => file
+                .read_exact_at(&mut right, offset)
+                .expect("the original"),
             Expected::Nothing => return,
         }
         if let Some(at) = bytes.iter().zip(&right).position(|(a, b)| a != b) {
-            eprintln!("wrong byte at {}: {} instead of {}", offset + at as u64, bytes[at], right[at]);
+            eprintln!(
+                "wrong byte at {}: {} instead of {}",
+                offset + at as u64,
+                bytes[at],
+                right[at]
+            );
             std::process::exit(1);
         }
     }
@@ -48,13 +55,18 @@ fn main() {
     };
     let expected = match rest {
         [flag, value] if flag == "--pattern" => Expected::Pattern(value.parse().expect("a seed")),
-        [flag, value] if flag == "--original" => Expected::Original(File::open(value).expect("the original")),
+        [flag, value] if flag == "--original" => {
+            Expected::Original(File::open(value).expect("the original"))
+        }
         _ => Expected::Nothing,
     };
     let started = Instant::now();
     let bytes = read(mode, path, &expected);
     let seconds = started.elapsed().as_secs_f64();
-    println!("{{\"bytes\": {bytes}, \"seconds\": {seconds}, \"cpu_seconds\": {}}}", cpu_seconds());
+    println!(
+        "{{\"bytes\": {bytes}, \"seconds\": {seconds}, \"cpu_seconds\": {}}}",
+        cpu_seconds()
+    );
 }
 
 fn read(mode: &str, path: &str, expected: &Expected) -> u64 {
@@ -76,7 +88,8 @@ fn sequential(file: &File, from: u64, to: u64, expected: &Expected) -> u64 {
     let mut buffer = vec![0; STEP as usize];
     for offset in (from..to).step_by(STEP as usize) {
         let part = &mut buffer[..STEP.min(to - offset) as usize];
-        file.read_exact_at(part, offset).expect("all bytes up to the end");
+        file.read_exact_at(part, offset)
+            .expect("all bytes up to the end");
         expected.check(offset, part);
     }
     to - from
@@ -92,7 +105,8 @@ fn random(file: &File, size: u64, reads: u64, expected: &Expected) -> u64 {
     for index in 0..reads {
         let offset = mixed(index) % size.saturating_sub(SMALL).max(1);
         let part = &mut buffer[..SMALL.min(size - offset) as usize];
-        file.read_exact_at(part, offset).expect("all bytes asked for");
+        file.read_exact_at(part, offset)
+            .expect("all bytes asked for");
         expected.check(offset, part);
     }
     reads * SMALL.min(size)
@@ -116,7 +130,9 @@ fn mapped(file: &File, windows: Vec<u64>, expected: &Expected) -> u64 {
         let from = window * WINDOW;
         let part = &map[from as usize..(from + WINDOW).min(map.len() as u64) as usize];
         // One word a line touches every page without copying it.
-        sum = part.chunks(64).fold(sum, |sum, line| sum.wrapping_add(u64::from(line[0])));
+        sum = part
+            .chunks(64)
+            .fold(sum, |sum, line| sum.wrapping_add(u64::from(line[0])));
         expected.check(from, part);
     }
     std::hint::black_box(sum);
@@ -135,7 +151,9 @@ fn threads(file: &File, size: u64, expected: &Expected) -> u64 {
 }
 
 fn cpu_seconds() -> f64 {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("usage");
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+    let usage =
+        nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_SELF).expect("usage");
+    let seconds =
+        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
     seconds(usage.user_time()) + seconds(usage.system_time())
 }
