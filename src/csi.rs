@@ -13,6 +13,7 @@ mod capability;
 pub mod controller;
 pub mod identity;
 mod lookup;
+mod mounts;
 pub mod node;
 mod observe;
 pub mod parameters;
@@ -29,6 +30,7 @@ mod volume;
 
 pub use controller::Controller;
 pub use identity::{DRIVER_NAME, Readiness};
+pub use mounts::MountPublisher;
 pub use node::Node;
 pub use publisher::{Prefetch, PublishError, PublishRequest, Publisher, Verify, VolumeStats};
 pub use records::{IndexRecords, MemoryRecords, RecordError, Records};

@@ -1,7 +1,7 @@
 //! The controller daemon: the CSI controller service, which only resolves.
 
 use super::engine::open_store;
-use super::signal;
+use super::{node, signal};
 use crate::config::ControllerConfig;
 use crate::csi;
 use crate::model::{Failure, FailureKind};
@@ -10,14 +10,15 @@ use std::sync::Arc;
 
 /// Runs until a signal.
 pub async fn controller(config: ControllerConfig) -> Result<(), Failure> {
-    let shutdown = signal::shutdown().map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+    let shutdown = signal::shutdown()?;
     let store = open_store(&config.cache)?;
-    let parts = csi::Parts {
-        node: None,
-        controller: true,
-        catalog: Arc::new(RemoteCatalog::new(config.seeds.clone())),
-        records: Arc::new(csi::StoreRecords::new(store)),
-    };
+    let catalog = Arc::new(RemoteCatalog::new(config.seeds.clone()));
+    let records = Arc::new(csi::IndexRecords::new(store, "controller-volumes"));
+    let socket = node::socket(&config.csi_endpoint)?;
+    let readiness = csi::Readiness::default();
+    let services = csi::Services::new(readiness.clone()).with_controller(csi::Controller::new(catalog, records));
     tracing::info!(csi = config.csi_endpoint, seeds = ?config.seeds, "controller is up");
-    csi::serve(&config.csi_endpoint, parts, shutdown).await
+    readiness.set(true);
+    let served = csi::serve(csi::Config::default(), services, socket, shutdown.cancelled_owned()).await;
+    served.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
 }

@@ -18,7 +18,7 @@ const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Downloads a model.
 pub async fn get(config: GetConfig) -> Result<(), Failure> {
-    let shutdown = signal::shutdown().map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+    let shutdown = signal::shutdown()?;
     let (sender, receiver) = watch::channel((0, 0));
     let shown = tokio::spawn(show(receiver));
     let work = async {

@@ -86,7 +86,7 @@ fn last_line(log: &Path, start: u64) -> String {
 
 /// Holds the mount, and those that other commands ask for, until the last has ended or a signal comes.
 async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<(), Failure> {
-    let shutdown = signal::shutdown().map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+    let shutdown = signal::shutdown()?;
     let engine = match &config.peer {
         None => Engine::local(store.clone(), &config.hubs, config.read_timeout)?,
         Some(peer) => {

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// Runs until a signal.
 pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
-    let shutdown = signal::shutdown().map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+    let shutdown = signal::shutdown()?;
     let store = open_store(&config.cache)?;
     let hubs = hubs(&config.hubs)?;
     let origin = Arc::new(Ingest::new(store.clone(), hubs.clone()));
