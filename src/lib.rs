@@ -7,5 +7,7 @@ pub mod fetch;
 pub mod hub;
 pub mod metrics;
 pub mod model;
+pub mod seed;
 pub mod source;
 pub mod store;
+pub mod swarm;

@@ -1,0 +1,3 @@
+//! Seeds: the only readers of hubs.
+
+pub mod server;

@@ -1,0 +1,1 @@
+//! The seed as a gRPC service.
