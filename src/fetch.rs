@@ -1,16 +1,51 @@
-//! Reads, from the store if the bytes are here, else through a source.
-use crate::source::{FileRef, Source};
-use crate::store::{State, Store};
-use bytes::Bytes;
-use std::sync::Arc;
-use std::time::Duration;
+//! Reads: from the store if the bytes are here, else through a source, and a window ahead of each reader.
+//!
+//! [`OpenFile::read_now`] answers at once or says that something is missing; [`OpenFile::read`] brings what
+//! is missing, each piece once however many readers wait for it, and returns exactly the bytes asked for
+//! or an error. Readers' moves set what is wanted next ([`plan`]); [`driver`] brings that in the background
+//! within the process's slots. This room cannot tell a peer from a seed and never talks to a network.
 
+mod driver;
+mod flight;
+mod plan;
+
+use crate::metrics::METRICS;
+use crate::model::{Failure, FailureKind, FileKey, Verified};
+use crate::source::{FileRef, Need, Source};
+use crate::store::{CacheFile, ReadOutcome, State, Store, StoreError};
+use bytes::{Bytes, BytesMut};
+use driver::Driver;
+use flight::Flights;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use plan::Readers;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// Pieces that background runs may have under way at once in a process: 4 runs of up to 4 MiB.
+pub const BULK_SLOTS: usize = 4;
+/// Demanded pieces under way at once in a process; more wait in line. 32 MiB.
+pub const DEMAND_SLOTS: usize = 32;
+
+/// How reads behave.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
-    /// How long a read may wait without any progress on its file.
+    /// How long a read may wait while its file makes no progress.
     pub read_timeout: Duration,
 }
 
+impl Default for FetchConfig {
+    fn default() -> FetchConfig {
+        FetchConfig {
+            read_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why a read failed. A reader gets one of these or all its bytes.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("piece {piece} of {path}: no progress for {seconds} s: {cause}")]
@@ -20,62 +55,305 @@ pub enum ReadError {
         seconds: u64,
         cause: String,
     },
-    #[error("{path}: content failed its digest and was revoked")]
+    #[error("{path}: content does not match the hub's digest and was revoked")]
     Revoked { path: String },
-    #[error("{path}: this credential may not read it: {cause}")]
+    #[error("{path}: {cause}")]
     Denied { path: String, cause: String },
+    #[error("{path}: {cause}")]
+    Failed { path: String, cause: String },
     #[error("{path}: {source}")]
     Store {
         path: String,
         #[source]
-        source: crate::store::StoreError,
+        source: StoreError,
     },
 }
 
-/// One per process.
-pub struct Fetcher {}
+/// The process's fetching: one store, one source, shared slots.
+pub struct Fetcher {
+    store: Store,
+    source: Arc<dyn Source>,
+    config: FetchConfig,
+    files: Mutex<HashMap<FileKey, Weak<OpenFile>>>,
+    demand: Arc<Semaphore>,
+    bulk: Arc<Semaphore>,
+}
 
 impl Fetcher {
-    pub fn new(_store: Store, _source: Arc<dyn Source>, _config: FetchConfig) -> Arc<Fetcher> {
-        todo!()
+    pub fn new(store: Store, source: Arc<dyn Source>, config: FetchConfig) -> Arc<Fetcher> {
+        Arc::new(Fetcher {
+            store,
+            source,
+            config,
+            files: Mutex::default(),
+            demand: Arc::new(Semaphore::new(DEMAND_SLOTS)),
+            bulk: Arc::new(Semaphore::new(BULK_SLOTS)),
+        })
     }
+
     pub fn store(&self) -> &Store {
-        todo!()
+        &self.store
     }
-    /// A file to read. All opens of one key in a process share one state (single flight, readers).
-    pub fn open(&self, _file: FileRef) -> Result<Arc<OpenFile>, ReadError> {
-        todo!()
+
+    /// A file to read. All opens of one key in a process share one state: single flight and readers.
+    /// Must be called within a tokio runtime.
+    pub fn open(self: &Arc<Fetcher>, file: FileRef) -> Result<Arc<OpenFile>, ReadError> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = files.get(&file.key).and_then(Weak::upgrade) {
+            return Ok(open);
+        }
+        files.retain(|_, file| file.strong_count() > 0);
+        let cached = self.store.file(file.key, file.size);
+        let cached = cached.map_err(|source| ReadError::Store {
+            path: file.path.to_string(),
+            source,
+        })?;
+        let open = OpenFile::new(self.clone(), file.clone(), cached);
+        files.insert(file.key, Arc::downgrade(&open));
+        Ok(open)
     }
 }
 
-/// An open file of the cache that fills itself as it is read. Cheap to clone by Arc; stateless for the kernel.
-pub struct OpenFile {}
+/// An open file of the cache that fills itself as it is read. Stateless towards the kernel.
+pub struct OpenFile {
+    fetcher: Arc<Fetcher>,
+    file: FileRef,
+    cached: Arc<CacheFile>,
+    readers: Mutex<Readers>,
+    need: Arc<Need>,
+    flights: Arc<Flights>,
+    driver: Driver,
+}
 
 impl OpenFile {
+    fn new(fetcher: Arc<Fetcher>, file: FileRef, cached: Arc<CacheFile>) -> Arc<OpenFile> {
+        let need = Arc::new(Need::default());
+        let driver = Driver::new(
+            fetcher.source.clone(),
+            file.clone(),
+            need.clone(),
+            fetcher.bulk.clone(),
+        );
+        let flights = Flights::new(&fetcher, &file, &cached, &need);
+        let readers = Mutex::new(Readers::new(file.geometry()));
+        let open = OpenFile {
+            fetcher,
+            file,
+            cached,
+            readers,
+            need,
+            flights,
+            driver,
+        };
+        open.scrub_if_whole();
+        Arc::new(open)
+    }
+
+    /// A whole file of an earlier boot, or one that was touched, is hashed before the kernel may serve it.
+    fn scrub_if_whole(&self) {
+        if self.cached.state() == State::Whole && self.cached.root().is_some() {
+            let cached = self.cached.clone();
+            tokio::task::spawn_blocking(move || {
+                if let Err(error) = cached.scrub() {
+                    tracing::warn!(%error, "cannot check a file of an earlier boot");
+                }
+            });
+        }
+    }
+
     pub fn size(&self) -> u64 {
-        todo!()
+        self.file.size
     }
-    /// Reads if all bytes are here; `None` when something must be fetched. Never waits for the network. Also moves the reader's window.
-    pub fn read_now(&self, _offset: u64, _len: usize) -> Option<Result<Bytes, ReadError>> {
-        todo!()
+
+    /// Reads if all bytes are here; `None` when something must be fetched. Never waits for the network.
+    pub fn read_now(&self, offset: u64, len: usize) -> Option<Result<Bytes, ReadError>> {
+        self.moved(offset, len);
+        self.from_store(offset, len).transpose()
     }
-    /// Reads, fetching what is missing. Exactly `min(len, size - offset)` bytes, or an error.
-    pub async fn read(&self, _offset: u64, _len: usize) -> Result<Bytes, ReadError> {
-        todo!()
+
+    fn from_store(&self, offset: u64, len: usize) -> Result<Option<Bytes>, ReadError> {
+        if self.cached.state() == State::Revoked {
+            return Err(ReadError::Revoked { path: self.path() });
+        }
+        match self
+            .cached
+            .read(offset, len)
+            .map_err(|error| self.store_error(error))?
+        {
+            ReadOutcome::Bytes(bytes) => {
+                METRICS
+                    .read_bytes
+                    .with_label_values(&["cached"])
+                    .inc_by(bytes.len() as u64);
+                Ok(Some(bytes))
+            }
+            ReadOutcome::Missing(_) => Ok(None),
+        }
     }
-    pub fn state(&self) -> State {
-        todo!()
+
+    /// Reads, fetching what is missing: exactly `min(len, size - offset)` bytes, or an error.
+    pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+        let started = Instant::now();
+        self.moved(offset, len);
+        loop {
+            if let Some(bytes) = self.from_store(offset, len)? {
+                METRICS
+                    .read_wait_seconds
+                    .observe(started.elapsed().as_secs_f64());
+                return Ok(bytes);
+            }
+            let passing = self.bring(offset, len).await?;
+            if !passing.is_empty() {
+                return self.assemble(offset, len, &passing).await;
+            }
+        }
     }
-    /// The data file to hand to the kernel, only when `State::Final`.
-    pub fn backing(&self) -> Option<Arc<std::fs::File>> {
-        todo!()
+
+    /// Brings every piece of a range that is missing, all at once. Returns those the store had no room for.
+    async fn bring(&self, offset: u64, len: usize) -> Result<Vec<Verified>, ReadError> {
+        let pieces = self.file.geometry().covering(offset, len as u64);
+        let missing = pieces.filter(|index| !self.cached.has(*index));
+        let mut waits: FuturesUnordered<_> = missing.map(|index| self.wait_for(index)).collect();
+        let mut passing = Vec::new();
+        while let Some(arrived) = waits.next().await {
+            passing.extend(arrived?);
+        }
+        Ok(passing)
     }
-    /// Resolves once the file is Final (at once if it is). Never resolves for a revoked file.
-    pub async fn finished(&self) {
-        todo!()
+
+    /// Waits for one piece as long as its file makes progress or the read's deadline is not over.
+    async fn wait_for(&self, index: u32) -> Result<Option<Verified>, ReadError> {
+        let mut flight = self.flights.join(index);
+        let mut changes = self.cached.changes();
+        let timeout = self.fetcher.config.read_timeout;
+        let mut deadline = Instant::now() + timeout;
+        loop {
+            tokio::select! {
+                landed = flight.landed() => return landed.map_err(|failure| self.failed(failure)),
+                Ok(()) = changes.changed() => deadline = Instant::now() + timeout,
+                () = tokio::time::sleep_until(deadline) => return Err(ReadError::Timeout {
+                    path: self.path(),
+                    piece: index,
+                    seconds: timeout.as_secs(),
+                    cause: flight.last_failure(),
+                }),
+            }
+        }
     }
-    /// Fetches the rest of the file in the background, in order.
+
+    /// Puts a read together from pieces that passed through and pieces that are here.
+    async fn assemble(
+        &self,
+        offset: u64,
+        len: usize,
+        passing: &[Verified],
+    ) -> Result<Bytes, ReadError> {
+        let geometry = self.file.geometry();
+        let end = (offset + len as u64).min(self.file.size);
+        let mut out = BytesMut::with_capacity((end - offset) as usize);
+        for index in geometry.covering(offset, len as u64) {
+            let piece = geometry.bytes(index);
+            let (from, to) = (offset.max(piece.start), end.min(piece.end));
+            match passing.iter().find(|passed| passed.index() == index) {
+                Some(passed) => {
+                    let within = (from - piece.start) as usize..(to - piece.start) as usize;
+                    out.extend_from_slice(&passed.bytes()[within]);
+                }
+                None => {
+                    out.extend_from_slice(&Box::pin(self.read(from, (to - from) as usize)).await?)
+                }
+            }
+        }
+        Ok(out.freeze())
+    }
+
+    /// Tells the plan where a reader is, and the driver if that changed what is wanted.
+    fn moved(&self, offset: u64, len: usize) {
+        let pieces = self.file.geometry().covering(offset, len as u64);
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        if readers.moved(pieces, len as u64) {
+            let have = self.cached.have();
+            let wishes = readers.wishes(&have);
+            drop(readers);
+            self.need.want(wishes.window, wishes.rest);
+            self.driver.wake();
+        }
+    }
+
+    /// Fetches the rest of the file in the background.
     pub fn fetch_all(&self) {
-        todo!()
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        readers.want_all();
+        let wishes = readers.wishes(&self.cached.have());
+        drop(readers);
+        self.need.want(wishes.window, wishes.rest);
+        self.driver.wake();
+    }
+
+    pub fn state(&self) -> State {
+        self.cached.state()
+    }
+
+    /// How many bytes of the file are here.
+    pub fn present_bytes(&self) -> u64 {
+        let geometry = self.file.geometry();
+        self.cached
+            .have()
+            .iter()
+            .map(|index| geometry.len(index) as u64)
+            .sum()
+    }
+
+    /// The data file to hand to the kernel, only when the file is final.
+    pub fn backing(&self) -> Option<Arc<std::fs::File>> {
+        (self.state() == State::Final).then(|| self.cached.data())
+    }
+
+    /// Resolves once the file is final, at once if it is. Never for a revoked file.
+    pub async fn finished(&self) {
+        let mut changes = self.cached.changes();
+        while self.state() != State::Final {
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// Waits until every piece is here; reports the failure that the background fetch met, if it is final.
+    pub async fn complete(&self) -> Result<(), ReadError> {
+        let geometry = self.file.geometry();
+        self.fetch_all();
+        for index in 0..geometry.pieces() {
+            while !self.cached.has(index) {
+                if self.state() == State::Revoked {
+                    return Err(ReadError::Revoked { path: self.path() });
+                }
+                self.wait_for(index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> String {
+        self.file.path.to_string()
+    }
+
+    fn store_error(&self, source: StoreError) -> ReadError {
+        ReadError::Store {
+            path: self.path(),
+            source,
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> ReadError {
+        let (path, cause) = (self.path(), failure.message);
+        match failure.kind {
+            FailureKind::Unauthenticated | FailureKind::Denied => ReadError::Denied { path, cause },
+            FailureKind::Integrity => ReadError::Revoked { path },
+            _ => ReadError::Failed { path, cause },
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

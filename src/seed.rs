@@ -1,3 +1,19 @@
-//! Seeds: the only readers of hubs.
+//! The seed: the only origin reader, and what it knows about revisions.
+//!
+//! [`Ingest`] brings pieces from hubs into the store, each once, and lets a file become final only when the
+//! hub's own digest has been checked. [`LocalCatalog`] resolves references and lists revisions, each once.
+//! [`LocalSource`] gives both to a process that is its own seed. The seed mounts nothing.
 
+mod catalog;
+mod digest;
+mod ingest;
+mod intake;
+mod local;
 pub mod server;
+
+pub use catalog::LocalCatalog;
+pub use ingest::Ingest;
+pub use local::LocalSource;
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,8 @@ use crate::model::{
 use async_trait::async_trait;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// One file of one pin as somebody wants it: its name everywhere, and where the hub has it.
 #[derive(Clone, Debug)]
@@ -70,8 +72,14 @@ pub trait Origin: Send + Sync + 'static {
     /// other is read at once, alone.
     async fn demand(&self, file: &FileRef, index: u32) -> Result<(), Failure>;
 
+    /// Says what readers will want: it is read in long runs while somebody waits in [`Origin::any`].
+    fn announce(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure>;
+
     /// Returns when the store holds at least one of `need`. What is missing of it is read in long runs.
     async fn any(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure>;
+
+    /// Reads a piece without keeping it, for a store that has no room.
+    async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure>;
 }
 
 /// Where revisions are looked up: a seed, near or far.
@@ -96,13 +104,26 @@ pub trait Catalog: Send + Sync + 'static {
 #[derive(Debug, Default)]
 pub struct Need {
     state: Mutex<NeedState>,
+    changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct NeedState {
-    /// Most urgent first; never holds a piece twice.
-    wanted: Vec<u32>,
+    /// Ahead of the readers, most urgent first; never holds a piece twice.
+    window: Vec<u32>,
+    /// Wanted some time, after the window.
+    rest: Bitfield,
+    /// A few dozen at most: what the slots of all callers can hold.
     claimed: Vec<u32>,
+}
+
+/// [`Need::open`] lists no more than this: enough to choose from, cheap to look through.
+const OPEN_MAX: usize = 1024;
+
+impl NeedState {
+    fn is_open(&self, index: u32) -> bool {
+        (self.window.contains(&index) || self.rest.get(index)) && !self.claimed.contains(&index)
+    }
 }
 
 impl Need {
@@ -110,39 +131,52 @@ impl Need {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Replaces the wishes. Claims stay.
-    pub fn want(&self, wanted: Vec<u32>) {
-        self.lock().wanted = wanted;
+    /// Replaces the wishes: what readers will touch next, in order, and what is wanted after that. Claims stay.
+    pub fn want(&self, window: Vec<u32>, rest: Bitfield) {
+        let mut state = self.lock();
+        state.window = window;
+        state.rest = rest;
+        drop(state);
+        self.changed.notify_waiters();
     }
 
-    /// What is wanted and not under way, most urgent first.
+    /// The first thousand wanted pieces that are not under way, most urgent first.
     pub fn open(&self) -> Vec<u32> {
         let state = self.lock();
-        state
-            .wanted
+        let rest = state
+            .rest
             .iter()
-            .copied()
-            .filter(|index| !state.claimed.contains(index))
+            .filter(|index| !state.window.contains(index));
+        let all = state.window.iter().copied().chain(rest);
+        all.filter(|index| !state.claimed.contains(index))
+            .take(OPEN_MAX)
             .collect()
     }
 
-    /// The same as a set over `pieces` pieces, for the wire.
+    /// All of what is wanted and not under way, as a set over `pieces` pieces, for the wire.
     pub fn bitmap(&self, pieces: u32) -> Bitfield {
-        let mut bits = Bitfield::new(pieces);
-        self.open()
-            .into_iter()
-            .for_each(|index| bits.set(index, true));
+        let state = self.lock();
+        let mut bits = if state.rest.len() == pieces {
+            state.rest.clone()
+        } else {
+            Bitfield::new(pieces)
+        };
+        state.window.iter().for_each(|index| bits.set(*index, true));
+        state
+            .claimed
+            .iter()
+            .for_each(|index| bits.set(*index, false));
         bits
     }
 
     /// Claims `first` and up to `most - 1` open pieces right behind it. `None` if `first` is not open.
     pub fn claim(self: &Arc<Need>, first: u32, most: u32) -> Option<Claim> {
         let mut state = self.lock();
-        let open = |state: &NeedState, index| {
-            state.wanted.contains(&index) && !state.claimed.contains(&index)
-        };
-        let end = (first..first.saturating_add(most)).find(|index| !open(&state, *index));
-        let run = first..end.unwrap_or(first.saturating_add(most));
+        let limit = first.saturating_add(most);
+        let run = first
+            ..(first..limit)
+                .find(|index| !state.is_open(*index))
+                .unwrap_or(limit);
         if run.is_empty() {
             return None;
         }
@@ -173,7 +207,15 @@ impl Need {
 
     /// Takes pieces off the list: they have arrived.
     pub fn arrived(&self, run: Range<u32>) {
-        self.lock().wanted.retain(|index| !run.contains(index));
+        let mut state = self.lock();
+        state.window.retain(|index| !run.contains(index));
+        run.for_each(|index| state.rest.set(index, false));
+    }
+
+    /// Resolves at the next change of the wishes or end of a claim. Enable it before looking, so that no
+    /// change falls between.
+    pub fn changed(&self) -> Notified<'_> {
+        self.changed.notified()
     }
 }
 
@@ -206,7 +248,11 @@ mod tests {
     #[test]
     fn claims_exclude_each_other_and_end_with_their_owner() {
         let need = Arc::new(Need::default());
-        need.want(vec![5, 6, 7, 2, 9]);
+        let mut rest = Bitfield::new(12);
+        [2, 9, 6]
+            .into_iter()
+            .for_each(|index| rest.set(index, true));
+        need.want(vec![5, 6, 7], rest);
         let run = need.claim(5, 4).expect("5 is open");
         assert_eq!(run.run(), 5..8);
         assert_eq!(need.open(), [2, 9]);
@@ -217,6 +263,6 @@ mod tests {
         drop((run, demand));
         need.arrived(5..7);
         assert_eq!(need.open(), [7, 2, 9]);
-        assert_eq!(need.bitmap(10).iter().collect::<Vec<_>>(), [2, 7, 9]);
+        assert_eq!(need.bitmap(12).iter().collect::<Vec<_>>(), [2, 7, 9]);
     }
 }

@@ -19,12 +19,11 @@ pub use data::{CacheFile, ReadOutcome, State};
 pub use index::Index;
 
 use crate::metrics::METRICS;
-use crate::model::FileKey;
+use crate::model::{FileKey, Verified};
 use evict::Budget;
 use map::PieceMap;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -125,8 +124,18 @@ impl Store {
         self.file(key, size).ok()
     }
 
+    /// Keeps a piece, making room for it if need be; false when it was here already. Blocks on the disk.
+    pub fn keep(&self, file: &CacheFile, piece: &Verified) -> Result<bool, StoreError> {
+        match file.put(piece) {
+            Err(StoreError::NoRoom { .. }) if self.make_room(piece.bytes().len() as u64) => {
+                file.put(piece)
+            }
+            kept => kept,
+        }
+    }
+
     /// Makes room for `bytes` more by removing files nobody has open; true when there is room now.
-    pub fn make_room(&self, bytes: u64) -> bool {
+    fn make_room(&self, bytes: u64) -> bool {
         let open = self
             .shared
             .open
@@ -172,7 +181,6 @@ fn lock(dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, StoreError> {
         .write(true)
         .open(&path);
     let file = file.map_err(StoreError::io(&path))?;
-    let _ = file.as_fd();
     nix::fcntl::Flock::lock(file, nix::fcntl::FlockArg::LockExclusiveNonblock).map_err(
         |(_, errno)| match errno {
             nix::errno::Errno::EWOULDBLOCK => StoreError::Owned {

@@ -244,10 +244,24 @@ fn a_full_cache_refuses_and_makes_room_from_the_oldest_idle_file() {
         other.put(&piece(1)),
         Err(StoreError::NoRoom { .. })
     ));
-    assert!(store.make_room(PIECE_BYTES), "the first file is idle");
-    assert!(other.put(&piece(1)).expect("room again"));
+    assert!(
+        store
+            .keep(&other, &piece(1))
+            .expect("the first file is idle and goes")
+    );
     assert!(store.get(KEY).is_none());
-    assert!(!store.make_room(SIZE), "an open file is never evicted");
+    for index in [2, 3] {
+        assert!(store.keep(&other, &piece(index)).expect("room"));
+    }
+    let third = store.file(FileKey([9; 32]), SIZE).expect("a file");
+    for index in 0..4 {
+        let kept = store.keep(&third, &piece(index));
+        assert_eq!(
+            kept.is_err(),
+            index > 0,
+            "piece {index}: an open file is never evicted"
+        );
+    }
 }
 
 #[test]

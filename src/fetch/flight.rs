@@ -1,0 +1,168 @@
+//! Single flight: a piece that readers wait for is brought once, whoever and however many wait.
+//!
+//! A flight goes on while somebody waits for it and asks again after transient failures. A piece that a
+//! background run already has under way is waited for, not fetched twice.
+
+use super::Fetcher;
+use crate::backoff::Backoff;
+use crate::metrics::METRICS;
+use crate::model::{Failure, Verified};
+use crate::source::{Arrival, FileRef, Need, Source};
+use crate::store::CacheFile;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::{Semaphore, watch};
+
+/// The flights of one file.
+pub struct Flights {
+    source: Arc<dyn Source>,
+    slots: Arc<Semaphore>,
+    file: FileRef,
+    cached: Arc<CacheFile>,
+    need: Arc<Need>,
+    /// Weak: a flight ends when the last reader that waits for it has gone.
+    under_way: Mutex<HashMap<u32, Weak<watch::Receiver<Progress>>>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Progress {
+    landing: Option<Landing>,
+    /// Why the last try failed, for the message of a reader that gives up.
+    failure: Option<Failure>,
+}
+
+/// How a flight ended: the piece is in the store (`None`), or had no room there, or nobody can bring it.
+type Landing = Result<Option<Verified>, Failure>;
+
+/// One reader's wait for one piece.
+pub struct Flight {
+    progress: watch::Receiver<Progress>,
+    _shared: Arc<watch::Receiver<Progress>>,
+}
+
+impl Flight {
+    /// Resolves when the piece is here or cannot be had. Cancel-safe.
+    pub async fn landed(&mut self) -> Landing {
+        match self
+            .progress
+            .wait_for(|progress| progress.landing.is_some())
+            .await
+        {
+            Ok(progress) => progress.landing.clone().unwrap_or(Ok(None)),
+            // The runtime is going down; the caller looks at the store again.
+            Err(_) => Ok(None),
+        }
+    }
+
+    pub fn last_failure(&self) -> String {
+        let progress = self.progress.borrow();
+        progress
+            .failure
+            .as_ref()
+            .map_or_else(|| "nobody answered".into(), ToString::to_string)
+    }
+}
+
+impl Flights {
+    pub fn new(
+        fetcher: &Fetcher,
+        file: &FileRef,
+        cached: &Arc<CacheFile>,
+        need: &Arc<Need>,
+    ) -> Arc<Flights> {
+        Arc::new(Flights {
+            source: fetcher.source.clone(),
+            slots: fetcher.demand.clone(),
+            file: file.clone(),
+            cached: cached.clone(),
+            need: need.clone(),
+            under_way: Mutex::default(),
+        })
+    }
+
+    /// Joins the flight of a piece, or starts it.
+    pub fn join(self: &Arc<Flights>, index: u32) -> Flight {
+        let mut under_way = self
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = under_way.get(&index).and_then(Weak::upgrade) {
+            METRICS.piece_requests.with_label_values(&["joined"]).inc();
+            return Flight {
+                progress: shared.as_ref().clone(),
+                _shared: shared,
+            };
+        }
+        let (sender, progress) = watch::channel(Progress::default());
+        let shared = Arc::new(progress);
+        under_way.insert(index, Arc::downgrade(&shared));
+        tokio::spawn(self.clone().fly(index, sender));
+        Flight {
+            progress: shared.as_ref().clone(),
+            _shared: shared,
+        }
+    }
+
+    /// Flies until the piece has landed or nobody waits any more.
+    async fn fly(self: Arc<Flights>, index: u32, sender: watch::Sender<Progress>) {
+        let landing = tokio::select! {
+            landing = self.bring(index, &sender) => landing,
+            () = sender.closed() => Ok(None),
+        };
+        let mut under_way = self
+            .under_way
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A new flight may have taken the place of an abandoned one.
+        if under_way
+            .get(&index)
+            .is_some_and(|flight| flight.upgrade().is_none() || !sender.is_closed())
+        {
+            under_way.remove(&index);
+        }
+        drop(under_way);
+        sender.send_modify(|progress| progress.landing = Some(landing));
+    }
+
+    async fn bring(&self, index: u32, sender: &watch::Sender<Progress>) -> Landing {
+        let mut backoff = Backoff::default();
+        loop {
+            match self.bring_once(index).await {
+                Err(failure) if failure.kind.is_transient() => {
+                    tracing::debug!(file = %self.file.key, piece = index, %failure, "asking again");
+                    sender.send_modify(|progress| progress.failure = Some(failure));
+                    tokio::time::sleep(backoff.next_delay()).await;
+                }
+                landing => return landing,
+            }
+        }
+    }
+
+    async fn bring_once(&self, index: u32) -> Landing {
+        let Some(_claim) = self.claim(index).await else {
+            return Ok(None);
+        };
+        let _slot = self.slots.acquire().await;
+        let arrival = self.source.piece(&self.file, index).await?;
+        self.need.arrived(index..index + 1);
+        Ok(match arrival {
+            Arrival::Kept(_) => None,
+            Arrival::Passing(pieces) => pieces.into_iter().find(|piece| piece.index() == index),
+        })
+    }
+
+    /// Claims the piece, waiting for a background run that has it under way. `None` when it is here.
+    async fn claim(&self, index: u32) -> Option<crate::source::Claim> {
+        loop {
+            let mut changed = std::pin::pin!(self.need.changed());
+            changed.as_mut().enable();
+            if self.cached.has(index) {
+                return None;
+            }
+            if let Some(claim) = self.need.claim_demand(index) {
+                return Some(claim);
+            }
+            changed.await;
+        }
+    }
+}

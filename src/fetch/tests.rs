@@ -1,0 +1,249 @@
+//! Fetching against a source that counts: each piece once, no more than is wanted, never a wrong byte.
+
+use super::*;
+use crate::model::{Digest, Geometry, PIECE_BYTES};
+use crate::source::Arrival;
+use crate::store::StoreConfig;
+use async_trait::async_trait;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+
+const SIZE: u64 = 40 * PIECE_BYTES + 77;
+
+fn content() -> Vec<u8> {
+    (0..SIZE)
+        .map(|at| (at.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as u8)
+        .collect()
+}
+
+/// Gives pieces of `content` and writes down which; holds them back while `gate` is closed.
+struct Counting {
+    content: Bytes,
+    store: Store,
+    asked: Mutex<Vec<u32>>,
+    gate: Semaphore,
+    failure: Mutex<Option<Failure>>,
+    silent: AtomicBool,
+    asks: Notify,
+}
+
+impl Counting {
+    fn verified(&self, index: u32) -> Verified {
+        let geometry = Geometry { size: SIZE };
+        let range = geometry.bytes(index);
+        let bytes = self.content.slice(range.start as usize..range.end as usize);
+        Verified::of_origin(geometry, index, bytes).expect("a piece")
+    }
+
+    async fn give(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
+        self.asked.lock().expect("a lock").push(index);
+        self.asks.notify_waiters();
+        if let Some(failure) = self.failure.lock().expect("a lock").take() {
+            return Err(failure);
+        }
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        let _open = self.gate.acquire().await.expect("an open gate");
+        let cached = self.store.file(file.key, file.size).expect("a file");
+        match cached.put(&self.verified(index)) {
+            Ok(_) => Ok(Arrival::Kept(index..index + 1)),
+            Err(StoreError::NoRoom { .. }) => Ok(Arrival::Passing(vec![self.verified(index)])),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    fn asked(&self) -> Vec<u32> {
+        let mut asked = self.asked.lock().expect("a lock").clone();
+        asked.sort();
+        asked
+    }
+}
+
+#[async_trait]
+impl Source for Counting {
+    async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
+        self.give(file, index).await
+    }
+
+    async fn some(&self, file: &FileRef, need: &Arc<Need>) -> Result<Arrival, Failure> {
+        let claim = need.open().first().and_then(|first| need.claim(*first, 1));
+        match claim {
+            Some(claim) => self.give(file, claim.run().start).await,
+            None => Ok(Arrival::Kept(0..0)),
+        }
+    }
+}
+
+struct Bench {
+    _dir: tempfile::TempDir,
+    source: Arc<Counting>,
+    fetcher: Arc<Fetcher>,
+}
+
+fn bench(limit_bytes: u64, read_timeout: Duration) -> Bench {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = StoreConfig {
+        dir: dir.path().to_owned(),
+        limit_bytes: Some(limit_bytes),
+    };
+    let store = Store::open(&config).expect("a store");
+    let source = Arc::new(Counting {
+        content: content().into(),
+        store: store.clone(),
+        asked: Mutex::default(),
+        gate: Semaphore::new(64),
+        failure: Mutex::default(),
+        silent: AtomicBool::new(false),
+        asks: Notify::new(),
+    });
+    let fetcher = Fetcher::new(store, source.clone(), FetchConfig { read_timeout });
+    Bench {
+        _dir: dir,
+        source,
+        fetcher,
+    }
+}
+
+fn plenty() -> Bench {
+    bench(1 << 30, Duration::from_secs(600))
+}
+
+fn file() -> FileRef {
+    let pin = format!("hf://o/n@{}", "a".repeat(40))
+        .parse()
+        .expect("a pin");
+    FileRef {
+        key: FileKey([1; 32]),
+        size: SIZE,
+        digest: Digest::Sha256([0; 32]),
+        pin: Arc::new(pin),
+        path: "w.safetensors".into(),
+        token: None,
+    }
+}
+
+#[tokio::test]
+async fn a_read_brings_just_its_pieces_and_returns_exactly_its_bytes() {
+    let bench = plenty();
+    let open = bench.fetcher.open(file()).expect("a file");
+    let at = 7 * PIECE_BYTES - 3;
+    assert!(open.read_now(at, 10).is_none());
+    let bytes = open.read(at, 10).await.expect("bytes");
+    assert_eq!(bytes, content()[at as usize..at as usize + 10]);
+    assert_eq!(bench.source.asked(), [6, 7]);
+    assert_eq!(open.read_now(at, 10).expect("here").expect("bytes"), bytes);
+    let tail = open.read(SIZE - 5, 4096).await.expect("bytes");
+    assert_eq!(tail, content()[SIZE as usize - 5..]);
+    assert_eq!(bench.source.asked(), [6, 7, 40]);
+}
+
+#[tokio::test]
+async fn many_readers_of_one_piece_fetch_it_once() {
+    let bench = plenty();
+    let open = bench.fetcher.open(file()).expect("a file");
+    let reads = (0..50).map(|n| open.read(n * 4096, 4096));
+    let all = futures::future::join_all(reads).await;
+    assert!(all.iter().all(Result::is_ok));
+    assert_eq!(bench.source.asked(), [0]);
+}
+
+#[tokio::test]
+async fn a_reader_in_order_finds_the_rest_here_and_each_piece_was_fetched_once() {
+    let bench = plenty();
+    let open = bench.fetcher.open(file()).expect("a file");
+    let mut whole = Vec::new();
+    while whole.len() < SIZE as usize {
+        whole.extend_from_slice(
+            &open
+                .read(whole.len() as u64, 128 << 10)
+                .await
+                .expect("bytes"),
+        );
+    }
+    assert!(whole == content());
+    assert_eq!(bench.source.asked(), (0..41).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn fetch_all_completes_a_file_without_a_reader() {
+    let bench = plenty();
+    let open = bench.fetcher.open(file()).expect("a file");
+    open.complete().await.expect("all pieces");
+    assert_eq!(open.present_bytes(), SIZE);
+    assert_eq!(bench.source.asked(), (0..41).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transient_failure_is_asked_again_and_a_final_one_is_told() {
+    let bench = plenty();
+    let open = bench.fetcher.open(file()).expect("a file");
+    let fail = |kind| {
+        *bench.source.failure.lock().expect("a lock") = Some(Failure::new(kind, "hub says no"))
+    };
+    fail(FailureKind::Unavailable);
+    assert!(open.read(0, 1).await.is_ok());
+    fail(FailureKind::Denied);
+    let error = open.read(9 * PIECE_BYTES, 1).await.expect_err("no right");
+    assert!(
+        matches!(&error, ReadError::Denied { .. }) && error.to_string().contains("hub says no")
+    );
+    assert!(
+        open.read(9 * PIECE_BYTES, 1).await.is_ok(),
+        "a later read asks anew"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_read_without_progress_ends_with_an_error_after_its_timeout() {
+    let bench = bench(1 << 30, Duration::from_secs(30));
+    bench.source.silent.store(true, Ordering::SeqCst);
+    let open = bench.fetcher.open(file()).expect("a file");
+    let started = Instant::now();
+    let error = open.read(0, 1).await.expect_err("nobody answers");
+    assert!(matches!(
+        error,
+        ReadError::Timeout {
+            piece: 0,
+            seconds: 30,
+            ..
+        }
+    ));
+    assert_eq!(started.elapsed().as_secs(), 30);
+}
+
+#[tokio::test]
+async fn a_full_store_serves_readers_without_keeping() {
+    let bench = bench(2 * PIECE_BYTES, Duration::from_secs(600));
+    let open = bench.fetcher.open(file()).expect("a file");
+    for at in [
+        0,
+        10 * PIECE_BYTES - 5,
+        20 * PIECE_BYTES,
+        30 * PIECE_BYTES - 9,
+    ] {
+        let bytes = open.read(at, 100).await.expect("bytes");
+        assert_eq!(bytes, content()[at as usize..at as usize + 100]);
+    }
+    assert!(bench.fetcher.store().used_bytes() <= 2 * PIECE_BYTES);
+}
+
+/// A killed reader's request must not go on for ever: its flight ends with the last who waits.
+#[tokio::test]
+async fn a_flight_that_nobody_waits_for_ends() {
+    let bench = plenty();
+    bench.source.silent.store(true, Ordering::SeqCst);
+    let open = bench.fetcher.open(file()).expect("a file");
+    let asked = bench.source.asks.notified();
+    let reader = tokio::spawn({
+        let open = open.clone();
+        async move { open.read(0, 1).await.map(|_| ()) }
+    });
+    asked.await;
+    reader.abort();
+    assert!(reader.await.expect_err("aborted").is_cancelled());
+    bench.source.silent.store(false, Ordering::SeqCst);
+    let bytes = open.read(0, 1).await.expect("a new flight lands");
+    assert_eq!(bytes[..], content()[..1]);
+    assert_eq!(bench.source.asked(), [0, 0]);
+}

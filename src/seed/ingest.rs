@@ -1,0 +1,495 @@
+//! Reads the origin for a reason, and nothing of it twice.
+//!
+//! A demanded piece that is here is served; one inside a request in flight is waited for; any other gets
+//! one request for exactly that piece at once. What readers want in bulk is read in long runs, while
+//! somebody asks. Small files are read whole and checked before a byte of them is kept. When the last piece
+//! of a file is here its hub's digest decides: the file becomes final, or is revoked everywhere.
+
+use super::digest;
+use super::intake::Intake;
+use crate::hub::{ByteStream, Hub, HubError};
+use crate::metrics::METRICS;
+use crate::model::{Bitfield, Entry, Failure, FailureKind, FileKey, PIECE_BYTES, Scheme, Verified};
+use crate::source::{FileRef, Origin};
+use crate::store::{CacheFile, State, Store, StoreError};
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+
+/// Connections kept for pieces that readers wait for.
+const DEMAND_REQUESTS: usize = 16;
+/// Bulk requests under way at once, over all files.
+const BULK_REQUESTS: usize = 8;
+/// Files up to this size are read whole and checked before they are kept: configurations, tokenizers, code.
+const WHOLE_BYTES_MAX: u64 = PIECE_BYTES;
+/// Bulk reading goes on this long after the last request for any of it.
+const INTEREST: Duration = Duration::from_secs(2);
+
+/// Finds the hub client of a scheme.
+pub trait HubSet: Send + Sync + 'static {
+    fn hub(&self, scheme: Scheme) -> Result<Arc<dyn Hub>, HubError>;
+}
+
+/// The origin reader of a process. Cheap to clone.
+#[derive(Clone)]
+pub struct Ingest {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Store,
+    hubs: Arc<dyn HubSet>,
+    files: Mutex<HashMap<FileKey, Arc<Origins>>>,
+    demand: Semaphore,
+    bulk: Semaphore,
+}
+
+/// One file being read from its hub.
+struct Origins {
+    file: FileRef,
+    cached: Arc<CacheFile>,
+    state: Mutex<Reading>,
+    changed: Notify,
+}
+
+struct Reading {
+    intake: Intake,
+    /// Who asked last: their credential reads.
+    asker: FileRef,
+    asked_at: Instant,
+    /// Callers waiting for any piece.
+    waiting: usize,
+    bulk_running: bool,
+    /// Why the last request failed, for those who wait; a success clears it.
+    failure: Option<Failure>,
+    /// Counts requests that ended, so that a waiter can tell a new failure from one before its time.
+    ended: u64,
+}
+
+impl Ingest {
+    pub fn new(store: Store, hubs: Arc<dyn HubSet>) -> Ingest {
+        let shared = Shared {
+            store,
+            hubs,
+            files: Mutex::default(),
+            demand: Semaphore::new(DEMAND_REQUESTS),
+            bulk: Semaphore::new(BULK_REQUESTS),
+        };
+        Ingest {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The reading of one file. Those that nobody reads are forgotten here.
+    fn origins(&self, file: &FileRef) -> Result<Arc<Origins>, Failure> {
+        let mut files = self
+            .shared
+            .files
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(origins) = files.get(&file.key) {
+            return Ok(origins.clone());
+        }
+        files.retain(|_, origins| {
+            Arc::strong_count(origins) > 1 || !origins.lock().intake.is_idle()
+        });
+        let cached = self
+            .shared
+            .store
+            .file(file.key, file.size)
+            .map_err(store_failure)?;
+        let origins = Arc::new(Origins::new(file.clone(), cached));
+        files.insert(file.key, origins.clone());
+        Ok(origins)
+    }
+}
+
+fn store_failure(error: StoreError) -> Failure {
+    let kind = match error {
+        StoreError::NoRoom { .. } => FailureKind::NoRoom,
+        _ => FailureKind::Internal,
+    };
+    Failure::new(kind, error.to_string())
+}
+
+#[async_trait]
+impl Origin for Ingest {
+    async fn demand(&self, file: &FileRef, index: u32) -> Result<(), Failure> {
+        let origins = self.origins(file)?;
+        origins.check_revoked()?;
+        if origins.start_piece(index) {
+            let (ingest, origins, file) = (self.clone(), origins.clone(), file.clone());
+            // On its own: a reader that goes away does not abort a request, which others may wait for.
+            tokio::spawn(async move { ingest.read_piece(&origins, &file, index).await });
+        }
+        let pending = |reading: &Reading| reading.intake.is_in_flight(index);
+        origins
+            .wait(|origins| origins.cached.has(index), pending)
+            .await
+    }
+
+    fn announce(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure> {
+        let origins = self.origins(file)?;
+        origins.check_revoked()?;
+        self.want(&origins, file, need);
+        Ok(())
+    }
+
+    async fn any(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure> {
+        let origins = self.origins(file)?;
+        origins.check_revoked()?;
+        let _waiting = Waiting::new(&origins);
+        self.want(&origins, file, need);
+        let here = |origins: &Origins| !origins.cached.have().and(need).is_empty();
+        origins.wait(here, |reading| reading.bulk_running).await
+    }
+
+    async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure> {
+        let _slot = self.shared.demand.acquire().await;
+        let bytes = file.geometry().bytes(index);
+        let len = file.geometry().len(index);
+        let mut body = self.open(file, bytes).await?;
+        let content = Taken::default().exactly(&mut body, len).await?;
+        METRICS
+            .fetched_bytes
+            .with_label_values(&["origin"])
+            .inc_by(len as u64);
+        check(file, index, content)
+    }
+}
+
+impl Ingest {
+    fn want(&self, origins: &Arc<Origins>, file: &FileRef, need: &Bitfield) {
+        let mut reading = origins.lock();
+        reading.asker = file.clone();
+        reading.intake.want(need);
+        reading.asked_at = Instant::now();
+        if !reading.bulk_running {
+            reading.bulk_running = true;
+            tokio::spawn(self.clone().bulk(origins.clone()));
+        }
+    }
+
+    async fn read_piece(&self, origins: &Arc<Origins>, file: &FileRef, index: u32) {
+        let slot = self.shared.demand.acquire().await;
+        let run = index..index + 1;
+        let (_, result) = self.read_run(origins, file, &run).await;
+        drop(slot);
+        origins.end(|reading| reading.intake.end_piece(index), result);
+        self.finish_if_whole(origins).await;
+    }
+
+    /// Reads runs while somebody wants what is not here.
+    async fn bulk(self, origins: Arc<Origins>) {
+        let mut runs = tokio::task::JoinSet::new();
+        loop {
+            let next = origins.next_run();
+            if let Some((file, run)) = next {
+                runs.spawn(self.clone().bulk_run(origins.clone(), file, run));
+            } else if runs.join_next().await.is_none() && origins.stop_bulk() {
+                return;
+            }
+        }
+    }
+
+    async fn bulk_run(self, origins: Arc<Origins>, file: FileRef, run: Range<u32>) {
+        let slot = self.shared.bulk.acquire().await;
+        let started = Instant::now();
+        let (pieces, result) = self.read_run(&origins, &file, &run).await;
+        drop(slot);
+        let failed = result.is_err();
+        let took = started.elapsed();
+        origins.end(
+            |reading| {
+                reading.intake.end_run(&run, pieces, took);
+                if failed {
+                    reading.intake.want_nothing();
+                }
+            },
+            result,
+        );
+        self.finish_if_whole(&origins).await;
+    }
+
+    /// Reads the pieces of a run in order and keeps each as it arrives; says how many came.
+    async fn read_run(
+        &self,
+        origins: &Origins,
+        file: &FileRef,
+        run: &Range<u32>,
+    ) -> (u32, Result<(), Failure>) {
+        let mut pieces = 0;
+        let result = self.try_read_run(origins, file, run, &mut pieces).await;
+        if let Err(failure) = &result {
+            tracing::warn!(path = %file.path, pin = %file.pin, ?run, %failure, "origin read failed");
+        }
+        (pieces, result)
+    }
+
+    async fn try_read_run(
+        &self,
+        origins: &Origins,
+        file: &FileRef,
+        run: &Range<u32>,
+        pieces: &mut u32,
+    ) -> Result<(), Failure> {
+        let bytes = origins.lock().intake.bytes(run);
+        let mut body = self.open(file, bytes).await?;
+        let mut taken = Taken::default();
+        for index in run.clone() {
+            let content = taken.exactly(&mut body, file.geometry().len(index)).await?;
+            self.keep(origins, index, content).await?;
+            *pieces += 1;
+        }
+        Ok(())
+    }
+
+    async fn open(&self, file: &FileRef, bytes: Range<u64>) -> Result<ByteStream, Failure> {
+        let hub = self.shared.hubs.hub(file.pin.repository.scheme)?;
+        let entry = Entry {
+            path: file.path.to_string(),
+            size: file.size,
+            digest: file.digest,
+            key: file.key,
+        };
+        Ok(hub
+            .read(&file.pin, &entry, bytes, file.token.as_ref())
+            .await?)
+    }
+
+    /// Hashes, checks small files whole, and writes, off the async threads.
+    async fn keep(&self, origins: &Origins, index: u32, content: Bytes) -> Result<(), Failure> {
+        let (store, cached, file) = (
+            self.shared.store.clone(),
+            origins.cached.clone(),
+            origins.file.clone(),
+        );
+        let len = content.len() as u64;
+        let kept = tokio::task::spawn_blocking(move || {
+            let piece = check(&file, index, content)?;
+            store.keep(&cached, &piece).map_err(store_failure)
+        });
+        kept.await
+            .unwrap_or_else(|error| Err(Failure::new(FailureKind::Internal, error.to_string())))?;
+        METRICS
+            .fetched_bytes
+            .with_label_values(&["origin"])
+            .inc_by(len);
+        origins.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// The hub's digest decides once every piece is here.
+    async fn finish_if_whole(&self, origins: &Arc<Origins>) {
+        if origins.cached.state() != State::Whole {
+            return;
+        }
+        let (cached, file) = (origins.cached.clone(), origins.file.clone());
+        let done = tokio::task::spawn_blocking(move || finish(&cached, &file)).await;
+        if let Ok(Err(error)) = done {
+            tracing::error!(file = %origins.file.path, %error, "cannot finish a file");
+        }
+        origins.changed.notify_waiters();
+    }
+
+    /// Checks a file that is whole in the store but was never finished, as a killed seed leaves it.
+    pub async fn finish_left_over(&self, file: &FileRef) -> Result<(), Failure> {
+        let origins = self.origins(file)?;
+        self.finish_if_whole(&origins).await;
+        Ok(())
+    }
+}
+
+/// What the hub gave, checked as far as it can be now: its length, and its digest where it is the whole file.
+fn check(file: &FileRef, index: u32, content: Bytes) -> Result<Verified, Failure> {
+    if file.size <= WHOLE_BYTES_MAX && !digest::matches(&file.digest, &content) {
+        METRICS.pieces_rejected.with_label_values(&["origin"]).inc();
+        return Err(mismatch(file));
+    }
+    Verified::of_origin(file.geometry(), index, content)
+        .ok_or_else(|| Failure::new(FailureKind::Internal, "a piece of the wrong length"))
+}
+
+fn mismatch(file: &FileRef) -> Failure {
+    let message = format!(
+        "{} of {}: content does not match the hub's {}: nothing of it is served; tell the repository's owner",
+        file.path, file.pin, file.digest
+    );
+    Failure::new(FailureKind::Integrity, message)
+}
+
+fn finish(cached: &CacheFile, file: &FileRef) -> Result<(), StoreError> {
+    match digest::file_matches(&file.digest, cached)? {
+        Some(true) => {
+            let root = cached
+                .hashes()
+                .and_then(|hashes| file.geometry().root(&hashes));
+            root.map_or(Ok(false), |root| cached.finish(root))
+                .map(|_| ())
+        }
+        Some(false) => {
+            METRICS.pieces_rejected.with_label_values(&["origin"]).inc();
+            tracing::error!(file = %file.path, pin = %file.pin, digest = %file.digest, "content does not match the hub's digest, revoked");
+            cached.revoke()
+        }
+        None => Ok(()),
+    }
+}
+
+impl Origins {
+    fn new(file: FileRef, cached: Arc<CacheFile>) -> Origins {
+        let reading = Reading {
+            asker: file.clone(),
+            intake: Intake::new(file.geometry()),
+            asked_at: Instant::now(),
+            waiting: 0,
+            bulk_running: false,
+            failure: None,
+            ended: 0,
+        };
+        Origins {
+            file,
+            cached,
+            state: Mutex::new(reading),
+            changed: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Reading> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn check_revoked(&self) -> Result<(), Failure> {
+        match self.cached.state() {
+            State::Revoked => Err(mismatch(&self.file)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Pieces are kept before their request ends, so what is here is asked after the lock: a piece that is
+    /// neither here nor under way has never been read.
+    fn start_piece(&self, index: u32) -> bool {
+        let mut reading = self.lock();
+        !self.cached.has(index) && reading.intake.start_piece(index)
+    }
+
+    /// The next bulk run, if anybody still asks.
+    fn next_run(&self) -> Option<(FileRef, Range<u32>)> {
+        let mut reading = self.lock();
+        if reading.waiting == 0 && reading.asked_at.elapsed() > INTEREST {
+            reading.intake.want_nothing();
+        }
+        let run = reading.intake.start_run(&self.cached.have())?;
+        Some((reading.asker.clone(), run))
+    }
+
+    /// Ends the bulk task unless new wishes came while it looked.
+    fn stop_bulk(&self) -> bool {
+        let mut reading = self.lock();
+        reading.bulk_running = reading.intake.has_work(&self.cached.have());
+        !reading.bulk_running
+    }
+
+    fn end(&self, update: impl FnOnce(&mut Reading), result: Result<(), Failure>) {
+        let mut reading = self.lock();
+        update(&mut reading);
+        reading.ended += 1;
+        reading.failure = result.err();
+        drop(reading);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until `here`; fails with the failure of a request that ended meanwhile, or when nothing is
+    /// `pending` that could still bring it.
+    async fn wait(
+        &self,
+        here: impl Fn(&Origins) -> bool,
+        pending: impl Fn(&Reading) -> bool,
+    ) -> Result<(), Failure> {
+        let before = self.lock().ended;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let stuck = self.lock().stuck(before, &pending);
+            if here(self) {
+                return Ok(());
+            }
+            self.check_revoked()?;
+            if let Some(failure) = stuck {
+                return Err(failure);
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Reading {
+    fn stuck(&self, before: u64, pending: impl Fn(&Reading) -> bool) -> Option<Failure> {
+        if self.ended > before && self.failure.is_some() {
+            return self.failure.clone();
+        }
+        let lost = || {
+            Failure::new(
+                FailureKind::Unavailable,
+                "the request ended without the piece",
+            )
+        };
+        (!pending(self)).then(lost)
+    }
+}
+
+/// Counts a caller of `any` while it waits.
+struct Waiting<'a>(&'a Origins);
+
+impl Waiting<'_> {
+    fn new(origins: &Origins) -> Waiting<'_> {
+        origins.lock().waiting += 1;
+        Waiting(origins)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut reading = self.0.lock();
+        reading.waiting -= 1;
+        reading.asked_at = Instant::now();
+    }
+}
+
+/// Bytes that came behind the piece they were read for.
+#[derive(Default)]
+struct Taken {
+    rest: Bytes,
+}
+
+impl Taken {
+    /// Takes exactly `len` bytes from the body. A body that ends early is an error, never a short piece.
+    async fn exactly(&mut self, body: &mut ByteStream, len: usize) -> Result<Bytes, Failure> {
+        if self.rest.len() >= len {
+            return Ok(self.rest.split_to(len));
+        }
+        let mut piece = BytesMut::with_capacity(len);
+        loop {
+            let part = self.rest.split_to(self.rest.len().min(len - piece.len()));
+            piece.extend_from_slice(&part);
+            if piece.len() == len {
+                return Ok(piece.freeze());
+            }
+            self.rest = match body.next().await {
+                Some(chunk) => chunk?,
+                None => {
+                    return Err(Failure::new(
+                        FailureKind::Unavailable,
+                        "the hub's answer ended early",
+                    ));
+                }
+            };
+        }
+    }
+}
