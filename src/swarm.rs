@@ -6,6 +6,11 @@
 //! verified before it is kept and before it is served; hashes are believed from seeds alone. Knowing a
 //! hash is never a permission: who can reach these ports is a matter of certificates and networks.
 
+mod ledger;
+pub mod provider;
+pub mod request;
+mod respond;
+pub mod server;
 pub mod slots;
 pub mod v1;
 pub mod wire;
