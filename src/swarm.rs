@@ -6,11 +6,34 @@
 //! verified before it is kept and before it is served; hashes are believed from seeds alone. Knowing a
 //! hash is never a permission: who can reach these ports is a matter of certificates and networks.
 
+pub mod availability;
+pub mod choose;
+pub mod client;
+mod connection;
 mod ledger;
+mod peers;
 pub mod provider;
+mod recent;
 pub mod request;
 mod respond;
+pub mod seeding;
 pub mod server;
+pub mod session;
 pub mod slots;
+pub mod tracker;
 pub mod v1;
 pub mod wire;
+
+pub use tracker::Tracker;
+
+use std::net::{IpAddr, SocketAddr};
+
+/// `addr` as others reach it: an unspecified host is the one the peer was seen at.
+fn reachable(addr: &str, seen: Option<IpAddr>) -> String {
+    match (addr.parse::<SocketAddr>(), seen) {
+        (Ok(addr), Some(seen)) if addr.ip().is_unspecified() => {
+            SocketAddr::new(seen, addr.port()).to_string()
+        }
+        _ => addr.to_owned(),
+    }
+}

@@ -1,6 +1,7 @@
 //! What a piece server serves from: the store of a node, or a seed's store with the hub behind it.
 
 use super::ledger::Gift;
+use super::recent::Recent;
 use super::request::Request;
 use crate::model::{Failure, Verified};
 use crate::store::CacheFile;
@@ -57,5 +58,20 @@ pub trait Provider: Send + Sync + 'static {
     /// Whether answers carry piece hashes; only a seed's are believed.
     fn tells_hashes(&self) -> bool {
         false
+    }
+}
+
+/// A node gives what it has, at once.
+pub struct NodeProvider {
+    pub(super) files: Arc<Recent>,
+}
+
+#[async_trait]
+impl Provider for NodeProvider {
+    async fn ready(&self, request: &Request, run: Range<u32>) -> Result<Content, Refusal> {
+        let file = self.files.get(request.key).ok_or(Refusal::NotHere)?;
+        let end = run.end.min(file.geometry().pieces());
+        let is_here = (run.start..end).all(|index| file.has(index));
+        is_here.then_some(Content::File(file)).ok_or(Refusal::NotHere)
     }
 }
