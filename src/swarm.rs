@@ -9,6 +9,9 @@
 pub mod availability;
 pub mod choose;
 pub mod client;
+mod have;
+mod link;
+mod neighbours;
 mod connection;
 mod ledger;
 mod peers;
@@ -23,6 +26,7 @@ pub mod slots;
 pub mod tracker;
 pub mod v1;
 pub mod wire;
+mod wishes;
 
 pub use tracker::Tracker;
 

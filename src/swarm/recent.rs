@@ -23,13 +23,14 @@ impl Recent {
         Recent { store, open: Mutex::default() }
     }
 
-    pub fn store(&self) -> &Store {
-        &self.store
-    }
-
     /// The file of a key if this cache has it.
     pub fn get(&self, key: FileKey) -> Option<Arc<CacheFile>> {
         self.find(key).or_else(|| self.store.get(key).inspect(|file| self.keep(file)))
+    }
+
+    /// The file of a key without keeping it open any longer.
+    pub fn peek(&self, key: FileKey) -> Option<Arc<CacheFile>> {
+        self.store.get(key)
     }
 
     /// The file of a key, made when it is not here yet.
