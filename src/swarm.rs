@@ -7,13 +7,17 @@
 //! hash is never a permission: who can reach these ports is a matter of certificates and networks.
 
 pub mod availability;
+mod background;
+mod catalog;
 pub mod choose;
 pub mod client;
+mod connection;
+mod demand;
 mod have;
+mod ledger;
 mod link;
 mod neighbours;
-mod connection;
-mod ledger;
+pub mod node;
 mod peers;
 pub mod provider;
 mod recent;
@@ -28,6 +32,10 @@ pub mod v1;
 pub mod wire;
 mod wishes;
 
+pub use node::{Swarm, SwarmConfig};
+pub use seeding::SeedProvider;
+pub use server::PieceServer;
+pub use slots::Slots;
 pub use tracker::Tracker;
 
 use std::net::{IpAddr, SocketAddr};
@@ -41,3 +49,6 @@ fn reachable(addr: &str, seen: Option<IpAddr>) -> String {
         _ => addr.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

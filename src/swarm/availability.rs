@@ -42,7 +42,9 @@ impl Availability {
                 }
             }
             News::More(runs) => {
-                let bits = holdings.entry(addr.clone()).or_insert_with(|| Bitfield::new(pieces));
+                let bits = holdings
+                    .entry(addr.clone())
+                    .or_insert_with(|| Bitfield::new(pieces));
                 for (first, count) in runs {
                     let end = first.saturating_add(count).min(pieces);
                     (first..end).for_each(|index| bits.set(index, true));
@@ -55,7 +57,11 @@ impl Availability {
 
     /// The neighbour does not have this piece after all.
     pub fn lacks(&self, addr: &str, key: FileKey, index: u32) {
-        if let Some(bits) = self.lock().get_mut(&key).and_then(|holdings| holdings.get_mut(addr)) {
+        if let Some(bits) = self
+            .lock()
+            .get_mut(&key)
+            .and_then(|holdings| holdings.get_mut(addr))
+        {
             bits.set(index, false);
         }
     }
@@ -93,11 +99,24 @@ mod tests {
 
     #[test]
     fn bitmaps_replace_runs_add_and_nonsense_is_ignored() {
-        let (all, key, geometry) = (Availability::default(), FileKey([1; 32]), Geometry { size: 10 << 20 });
+        let (all, key, geometry) = (
+            Availability::default(),
+            FileKey([1; 32]),
+            Geometry { size: 10 << 20 },
+        );
         let addr: Arc<str> = "10.0.0.1:7".into();
-        let held = || all.with(key, |has| has.get(&addr).map(|bits| bits.iter().collect::<Vec<_>>()));
+        let held = || {
+            all.with(key, |has| {
+                has.get(&addr).map(|bits| bits.iter().collect::<Vec<_>>())
+            })
+        };
         all.learn(&addr, key, geometry, News::All(vec![0b101, 0]));
-        all.learn(&addr, key, geometry, News::More(vec![(8, 9), (u32::MAX, u32::MAX)]));
+        all.learn(
+            &addr,
+            key,
+            geometry,
+            News::More(vec![(8, 9), (u32::MAX, u32::MAX)]),
+        );
         assert_eq!(held(), Some(vec![0, 2, 8, 9]));
         all.learn(&addr, key, geometry, News::All(vec![1, 2, 3]));
         all.lacks(&addr, key, 2);

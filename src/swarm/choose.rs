@@ -27,19 +27,30 @@ pub fn choose<Id: Clone>(
     known: impl Fn(u32) -> bool,
     salt: u32,
 ) -> Option<(Id, Range<u32>)> {
-    let obtainable = |index: &u32| known(*index) && candidates.iter().any(|peer| peer.has.get(*index));
+    let obtainable =
+        |index: &u32| known(*index) && candidates.iter().any(|peer| peer.has.get(*index));
     let (window, rest) = open.split_at(open.len().min(WINDOW));
     let first = match window.iter().copied().find(obtainable) {
         Some(index) => index,
         None => rarest(rest.iter().copied().filter(obtainable), candidates, salt)?,
     };
-    let peer = candidates.iter().filter(|peer| peer.has.get(first)).min_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
+    let peer = candidates
+        .iter()
+        .filter(|peer| peer.has.get(first))
+        .min_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
     let fits = |index: &u32| open.contains(index) && known(*index) && peer.has.get(*index);
     let end = (first..first.saturating_add(RUN_PIECES_MAX)).find(|index| !fits(index));
-    Some((peer.id.clone(), first..end.unwrap_or(first + RUN_PIECES_MAX)))
+    Some((
+        peer.id.clone(),
+        first..end.unwrap_or(first + RUN_PIECES_MAX),
+    ))
 }
 
-fn rarest<Id>(pieces: impl Iterator<Item = u32>, candidates: &[Candidate<'_, Id>], salt: u32) -> Option<u32> {
+fn rarest<Id>(
+    pieces: impl Iterator<Item = u32>,
+    candidates: &[Candidate<'_, Id>],
+    salt: u32,
+) -> Option<u32> {
     let holders = |index: u32| candidates.iter().filter(|peer| peer.has.get(index)).count();
     // Multiplying by an odd number permutes: another order of equals for each salt.
     pieces.min_by_key(|index| (holders(*index), (index ^ salt).wrapping_mul(0x9e37_79b1)))
@@ -66,7 +77,10 @@ mod tests {
         let peers = [candidate(1, &a, 0.2), candidate(2, &b, 0.1)];
         let open = [5, 6, 7, 8, 9, 20];
         assert_eq!(choose(&open, &peers, |_| true, 0), Some((2, 6..8)));
-        assert_eq!(choose(&open, &peers, |index| index != 6, 0), Some((2, 7..8)));
+        assert_eq!(
+            choose(&open, &peers, |index| index != 6, 0),
+            Some((2, 7..8))
+        );
         assert_eq!(choose(&[5], &peers, |_| true, 0), None);
         assert_eq!(choose(&open, &[], |_| true, 0), None);
     }

@@ -78,18 +78,29 @@ pub struct PieceClient {
 
 impl PieceClient {
     pub fn new(store: Store, node: String) -> PieceClient {
-        PieceClient { store, pool: Pool::default(), node }
+        PieceClient {
+            store,
+            pool: Pool::default(),
+            node,
+        }
     }
 
     /// Brings exactly `run` from `addr`.
-    pub async fn pieces(&self, addr: &str, file: &Arc<CacheFile>, run: Range<u32>, class: Class) -> Result<Arrival, TransferError> {
+    pub async fn pieces(
+        &self,
+        addr: &str,
+        file: &Arc<CacheFile>,
+        run: Range<u32>,
+        class: Class,
+    ) -> Result<Arrival, TransferError> {
         let head = request::print_pieces(file.key(), &run, class, &self.node);
         let mut answer = self.ask(addr, &head, &[], Giver::Peer).await?;
         let expected = run.clone();
         if answer.head.length != length(file, &run) {
             return Err(invalid("answer has another length").into());
         }
-        self.take(&mut answer, file, run, |index| expected.contains(&index)).await
+        self.take(&mut answer, file, run, |index| expected.contains(&index))
+            .await
             .inspect(|_| self.reuse(addr, answer))
     }
 
@@ -110,7 +121,8 @@ impl PieceClient {
         let run = run.ok_or_else(|| invalid("seed's run and length do not fit the file"))?;
         learn(file, &answer.head, &run)?;
         let (_claim, kept) = claim(run.clone()).ok_or(TransferError::Unwanted)?;
-        self.take(&mut answer, file, run, |index| kept.contains(&index)).await
+        self.take(&mut answer, file, run, |index| kept.contains(&index))
+            .await
             .inspect(|_| self.reuse(addr, answer))
     }
 
@@ -126,11 +138,22 @@ impl PieceClient {
         self.pool.forget(addr);
     }
 
-    async fn ask(&self, addr: &str, head: &str, body: &[u8], giver: Giver) -> Result<Answer, TransferError> {
+    async fn ask(
+        &self,
+        addr: &str,
+        head: &str,
+        body: &[u8],
+        giver: Giver,
+    ) -> Result<Answer, TransferError> {
         let mut connection = self.pool.get(addr).await?;
         let head = connection.ask(head, body).await?;
         if head.status == 200 {
-            return Ok(Answer { head, connection, giver, is_read: false });
+            return Ok(Answer {
+                head,
+                connection,
+                giver,
+                is_read: false,
+            });
         }
         if head.length > 4096 {
             return Err(invalid("refusal is longer than 4 KiB").into());
@@ -143,12 +166,20 @@ impl PieceClient {
     }
 
     /// Reads the run's pieces one after another; each is verified and kept while the next is read.
-    async fn take(&self, answer: &mut Answer, file: &Arc<CacheFile>, run: Range<u32>, keep: impl Fn(u32) -> bool) -> Result<Arrival, TransferError> {
+    async fn take(
+        &self,
+        answer: &mut Answer,
+        file: &Arc<CacheFile>,
+        run: Range<u32>,
+        keep: impl Fn(u32) -> bool,
+    ) -> Result<Arrival, TransferError> {
         let mut landings = Vec::new();
         let mut read = Ok(());
         for index in run.clone() {
             match answer.connection.read(file.geometry().len(index)).await {
-                Ok(bytes) if keep(index) => landings.push(self.land(file.clone(), index, bytes, answer.giver)),
+                Ok(bytes) if keep(index) => {
+                    landings.push(self.land(file.clone(), index, bytes, answer.giver))
+                }
                 Ok(_) => {}
                 Err(error) => {
                     read = Err(error);
@@ -165,16 +196,30 @@ impl PieceClient {
         }
     }
 
-    fn land(&self, file: Arc<CacheFile>, index: u32, bytes: Bytes, giver: Giver) -> JoinHandle<Landing> {
+    fn land(
+        &self,
+        file: Arc<CacheFile>,
+        index: u32,
+        bytes: Bytes,
+        giver: Giver,
+    ) -> JoinHandle<Landing> {
         let store = self.store.clone();
         tokio::task::spawn_blocking(move || {
-            let expected = file.hash(index).ok_or(TransferError::NoHash { piece: index })?;
+            let expected = file
+                .hash(index)
+                .ok_or(TransferError::NoHash { piece: index })?;
             let len = bytes.len() as u64;
             let Some(piece) = Verified::check(file.geometry(), index, bytes, &expected) else {
-                METRICS.pieces_rejected.with_label_values(&[giver.name()]).inc();
+                METRICS
+                    .pieces_rejected
+                    .with_label_values(&[giver.name()])
+                    .inc();
                 return Err(TransferError::Corrupt { piece: index });
             };
-            METRICS.fetched_bytes.with_label_values(&[giver.name()]).inc_by(len);
+            METRICS
+                .fetched_bytes
+                .with_label_values(&[giver.name()])
+                .inc_by(len);
             match store.keep(&file, &piece) {
                 Err(StoreError::NoRoom { .. }) => Ok((index, Some(piece))),
                 kept => kept.map(|_| (index, None)).map_err(TransferError::from),
@@ -215,7 +260,9 @@ fn invalid(cause: &'static str) -> io::Error {
 }
 
 fn length(file: &CacheFile, run: &Range<u32>) -> u64 {
-    run.clone().map(|index| file.geometry().len(index) as u64).sum()
+    run.clone()
+        .map(|index| file.geometry().len(index) as u64)
+        .sum()
 }
 
 fn is_sound(file: &CacheFile, run: &Range<u32>, length_told: u64) -> bool {
@@ -236,7 +283,10 @@ fn learn(file: &CacheFile, head: &Head, run: &Range<u32>) -> io::Result<()> {
     };
     let hashes: Option<Vec<_>> = text.split(',').map(parse).collect();
     let hashes = hashes.filter(|hashes| hashes.len() == run.len());
-    file.learn(run.start, &hashes.ok_or_else(|| invalid("x-piece-hashes are malformed"))?);
+    file.learn(
+        run.start,
+        &hashes.ok_or_else(|| invalid("x-piece-hashes are malformed"))?,
+    );
     Ok(())
 }
 
@@ -249,7 +299,9 @@ fn refusal(head: &Head, body: &[u8]) -> TransferError {
         (404, ..) if head.no_interest => TransferError::NoInterest,
         (404, ..) => TransferError::NotHere,
         (409, Some(holder), _) => TransferError::Holder(holder.clone()),
-        (_, _, Some(kind)) => TransferError::Failed(Failure::new(FailureKind::from_name(kind), message())),
+        (_, _, Some(kind)) => {
+            TransferError::Failed(Failure::new(FailureKind::from_name(kind), message()))
+        }
         (status, ..) => {
             let message = format!("piece server answered {status}: {}", message());
             TransferError::Failed(Failure::new(FailureKind::Unavailable, message))

@@ -45,7 +45,10 @@ impl Connection {
     async fn open(addr: &str) -> io::Result<Connection> {
         let stream = timeout(CONNECT, TcpStream::connect(addr)).await??;
         stream.set_nodelay(true)?;
-        Ok(Connection { stream, buffer: BytesMut::with_capacity(HEAD_BYTES_MAX) })
+        Ok(Connection {
+            stream,
+            buffer: BytesMut::with_capacity(HEAD_BYTES_MAX),
+        })
     }
 
     /// Sends a request and reads the head of its answer.
@@ -80,7 +83,8 @@ impl Connection {
     /// Whether the peer has left it open and quiet.
     fn is_fresh(&self) -> bool {
         let quiet = self.stream.try_read(&mut [0; 1]);
-        self.buffer.is_empty() && quiet.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        self.buffer.is_empty()
+            && quiet.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 }
 
@@ -88,10 +92,16 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let invalid = |cause| io::Error::new(io::ErrorKind::InvalidData, cause);
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    let parsed = response.parse(bytes).map_err(|_| invalid("answer is not HTTP/1.1"))?;
+    let parsed = response
+        .parse(bytes)
+        .map_err(|_| invalid("answer is not HTTP/1.1"))?;
     let httparse::Status::Complete(len) = parsed else {
         let too_long = bytes.len() >= HEAD_BYTES_MAX;
-        return if too_long { Err(invalid("head is longer than 8 KiB")) } else { Ok(None) };
+        return if too_long {
+            Err(invalid("head is longer than 8 KiB"))
+        } else {
+            Ok(None)
+        };
     };
     let status = response.code.unwrap_or_default();
     let fields = Fields(response.headers);
@@ -148,7 +158,10 @@ impl Pool {
 
     /// Closes the idle connections to `addr`.
     pub fn forget(&self, addr: &str) {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).remove(addr);
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(addr);
     }
 }
 
@@ -161,7 +174,10 @@ mod tests {
     fn a_head_is_read_when_it_is_whole() {
         let text = b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\nretry-after-ms: 20\r\n\r\nrest";
         let (head, len) = parse(text).expect("a head").expect("a whole head");
-        assert_eq!((head.status, head.length, head.retry_after_ms), (503, 0, Some(20)));
+        assert_eq!(
+            (head.status, head.length, head.retry_after_ms),
+            (503, 0, Some(20))
+        );
         assert_eq!(&text[len..], b"rest");
         assert!(parse(&text[..40]).expect("so far well").is_none());
         assert!(parse(b"HTTP/1.1 200 OK\r\n\r\n").is_err(), "no length");

@@ -32,7 +32,10 @@ pub struct PeerService {
 impl Peer for PeerService {
     type HaveStream = ReceiverStream<Result<v1::HaveBatch, Status>>;
 
-    async fn have(&self, request: Request<Streaming<v1::Watch>>) -> Result<Response<Self::HaveStream>, Status> {
+    async fn have(
+        &self,
+        request: Request<Streaming<v1::Watch>>,
+    ) -> Result<Response<Self::HaveStream>, Status> {
         let (sender, receiver) = mpsc::channel(1);
         let teller = Teller {
             files: self.files.clone(),
@@ -62,7 +65,11 @@ struct Teller {
 }
 
 impl Teller {
-    async fn run(mut self, mut watches: Streaming<v1::Watch>, stream: mpsc::Sender<Result<v1::HaveBatch, Status>>) {
+    async fn run(
+        mut self,
+        mut watches: Streaming<v1::Watch>,
+        stream: mpsc::Sender<Result<v1::HaveBatch, Status>>,
+    ) {
         let mut recheck = tokio::time::interval(RECHECK);
         loop {
             tokio::select! {
@@ -94,7 +101,12 @@ impl Teller {
 
     /// Replaces the watched files.
     fn watch(&mut self, watch: &v1::Watch) {
-        let keys: BTreeSet<_> = watch.keys.iter().filter_map(|key| wire::key_of(key)).take(FILES_MAX).collect();
+        let keys: BTreeSet<_> = watch
+            .keys
+            .iter()
+            .filter_map(|key| wire::key_of(key))
+            .take(FILES_MAX)
+            .collect();
         self.told.retain(|key, _| keys.contains(key));
         self.closed.retain(|key| keys.contains(key));
         for key in keys {
@@ -139,7 +151,9 @@ impl Teller {
 fn events(file: &CacheFile) -> BoxStream<'static, Event> {
     let key = file.key();
     let changes = WatchStream::from_changes(file.changes()).map(move |_| Event::Changed(key));
-    changes.chain(once(std::future::ready(Event::Closed(key)))).boxed()
+    changes
+        .chain(once(std::future::ready(Event::Closed(key))))
+        .boxed()
 }
 
 /// What to tell a neighbour that was told `told`; `None` when nothing changed.
@@ -147,16 +161,31 @@ fn difference(key: FileKey, told: Option<&Bitfield>, have: &Bitfield) -> Option<
     let key = key.0.to_vec();
     let all = || Some(have.as_bytes().to_vec());
     let Some(told) = told.filter(|told| told.minus(have).is_empty()) else {
-        return Some(v1::FileHave { key, bits: all(), runs: Vec::new() });
+        return Some(v1::FileHave {
+            key,
+            bits: all(),
+            runs: Vec::new(),
+        });
     };
     let new: Vec<u32> = have.minus(told).iter().collect();
-    let run = |run: &[u32]| v1::Run { first: run[0], count: run.len() as u32 };
+    let run = |run: &[u32]| v1::Run {
+        first: run[0],
+        count: run.len() as u32,
+    };
     let runs: Vec<_> = new.chunk_by(|a, b| a + 1 == *b).map(run).collect();
     match runs.len() {
         0 => None,
         // A run is up to 10 bytes on the wire.
-        count if count * 10 > have.as_bytes().len() => Some(v1::FileHave { key, bits: all(), runs: Vec::new() }),
-        _ => Some(v1::FileHave { key, bits: None, runs }),
+        count if count * 10 > have.as_bytes().len() => Some(v1::FileHave {
+            key,
+            bits: all(),
+            runs: Vec::new(),
+        }),
+        _ => Some(v1::FileHave {
+            key,
+            bits: None,
+            runs,
+        }),
     }
 }
 
@@ -174,12 +203,29 @@ mod tests {
     fn only_what_is_new_is_told_in_the_shorter_form() {
         let tell = |told: Option<&Bitfield>, have| difference(FileKey([0; 32]), told, &have);
         let before = bits([1, 2]);
-        assert!(tell(None, bits([])).is_some_and(|told| told.bits.is_some()), "the first is a bitmap");
+        assert!(
+            tell(None, bits([])).is_some_and(|told| told.bits.is_some()),
+            "the first is a bitmap"
+        );
         assert!(tell(Some(&before), bits([1, 2])).is_none());
-        let runs = tell(Some(&before), bits([1, 2, 3, 4, 9])).expect("news").runs;
-        assert_eq!(runs, [v1::Run { first: 3, count: 2 }, v1::Run { first: 9, count: 1 }]);
-        assert!(tell(Some(&before), bits([1])).is_some_and(|told| told.bits.is_some()), "one went away");
-        let many = tell(Some(&before), bits((0..800).filter(|index| index % 2 == 1 || *index == 2)));
+        let runs = tell(Some(&before), bits([1, 2, 3, 4, 9]))
+            .expect("news")
+            .runs;
+        assert_eq!(
+            runs,
+            [
+                v1::Run { first: 3, count: 2 },
+                v1::Run { first: 9, count: 1 }
+            ]
+        );
+        assert!(
+            tell(Some(&before), bits([1])).is_some_and(|told| told.bits.is_some()),
+            "one went away"
+        );
+        let many = tell(
+            Some(&before),
+            bits((0..800).filter(|index| index % 2 == 1 || *index == 2)),
+        );
         assert!(many.is_some_and(|told| told.bits.is_some()));
     }
 }

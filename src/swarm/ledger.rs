@@ -61,7 +61,13 @@ impl Ledger {
     }
 
     /// Notes that `run` is being given.
-    pub fn give(self: &Arc<Ledger>, key: FileKey, node: &str, run: Range<u32>, pieces: u32) -> Gift {
+    pub fn give(
+        self: &Arc<Ledger>,
+        key: FileKey,
+        node: &str,
+        run: Range<u32>,
+        pieces: u32,
+    ) -> Gift {
         let mut files = self.lock();
         let book = files.entry(key).or_default();
         book.times.resize(pieces as usize, 0);
@@ -84,7 +90,11 @@ impl Ledger {
     pub fn fresh(&self, key: FileKey, pieces: u32) -> Bitfield {
         let mut fresh = Bitfield::full(pieces);
         if let Some(book) = self.lock().get(&key) {
-            let given = book.times.iter().enumerate().filter(|(_, times)| **times > 0);
+            let given = book
+                .times
+                .iter()
+                .enumerate()
+                .filter(|(_, times)| **times > 0);
             given.for_each(|(index, _)| fresh.set(index as u32, false));
         }
         fresh
@@ -96,7 +106,11 @@ impl Ledger {
         let Some(book) = files.get(&key) else {
             return Vec::new();
         };
-        if book.times.get(index as usize).is_none_or(|times| *times < WANTED_GIFTS) {
+        if book
+            .times
+            .get(index as usize)
+            .is_none_or(|times| *times < WANTED_GIFTS)
+        {
             return Vec::new();
         }
         let holders = book.nodes.iter();
@@ -198,7 +212,11 @@ mod tests {
         assert_eq!(given(&ledger, "a", &all), 8..10);
         assert!(ledger.fresh(KEY, 10).is_empty());
         assert_eq!(given(&ledger, "b", &all), 0..4);
-        assert_eq!(given(&ledger, "a", &all), 4..8, "not its own 0..4 or 8..10 again");
+        assert_eq!(
+            given(&ledger, "a", &all),
+            4..8,
+            "not its own 0..4 or 8..10 again"
+        );
         assert!(ledger.choose(KEY, "a", &Bitfield::new(10)).is_none());
     }
 
@@ -220,6 +238,10 @@ mod tests {
         drop(unfinished);
         assert!(ledger.holders(KEY, 3, "c").is_empty());
         ledger.forget(KEY, "a");
-        assert_eq!(ledger.fresh(KEY, 8).count(), 7, "b is still counted as a node");
+        assert_eq!(
+            ledger.fresh(KEY, 8).count(),
+            7,
+            "b is still counted as a node"
+        );
     }
 }

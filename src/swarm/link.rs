@@ -72,7 +72,10 @@ impl SeedLink {
             name: name.to_owned(),
             channel: endpoint.connect_lazy(),
             parts,
-            state: Mutex::new(LinkState { piece_addr: None, since: Instant::now() }),
+            state: Mutex::new(LinkState {
+                piece_addr: None,
+                since: Instant::now(),
+            }),
             wake: Notify::new(),
             reports,
             reported: Mutex::new(Some(reported)),
@@ -85,7 +88,11 @@ impl SeedLink {
 
     /// Where the seed serves pieces, while it is connected.
     pub fn piece_addr(&self) -> Option<String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).piece_addr.clone()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .piece_addr
+            .clone()
     }
 
     /// Connected, or not for long enough to be given up.
@@ -96,7 +103,10 @@ impl SeedLink {
 
     /// Without TLS a credential may leave the process only if it does not leave the machine.
     pub fn may_carry_tokens(&self) -> bool {
-        let host = self.name.rsplit_once(':').map_or(self.name.as_str(), |(host, _)| host);
+        let host = self
+            .name
+            .rsplit_once(':')
+            .map_or(self.name.as_str(), |(host, _)| host);
         let host = host.trim_matches(['[', ']']);
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
@@ -121,18 +131,27 @@ impl SeedLink {
 
     /// Keeps the stream up until `shutdown`.
     pub async fn run(self: Arc<SeedLink>, shutdown: CancellationToken) {
-        let Some(mut reports) = self.reported.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(mut reports) = self
+            .reported
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
             return;
         };
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            let ended = shutdown.run_until_cancelled(self.session(&mut reports)).await;
+            let ended = shutdown
+                .run_until_cancelled(self.session(&mut reports))
+                .await;
             let was_up = self.piece_addr().is_some();
             self.set_piece_addr(None);
             match ended {
                 None => return,
                 Some(Ok(())) => {}
-                Some(Err(status)) => tracing::info!(seed = %self.name, cause = status.message(), "seed is not connected"),
+                Some(Err(status)) => {
+                    tracing::info!(seed = %self.name, cause = status.message(), "seed is not connected")
+                }
             }
             if was_up {
                 backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -144,14 +163,25 @@ impl SeedLink {
     async fn session(&self, reports: &mut mpsc::Receiver<v1::Report>) -> Result<(), Status> {
         let (sender, receiver) = mpsc::channel(16);
         let gone = |_| Status::unavailable("stream closed");
-        sender.send(message(to_seed::Message::Hello(self.parts.hello.clone()))).await.map_err(gone)?;
-        let mut inbound = timeout(WELCOME, self.client().session(ReceiverStream::new(receiver)))
+        sender
+            .send(message(to_seed::Message::Hello(self.parts.hello.clone())))
             .await
-            .map_err(|_| Status::deadline_exceeded("no answer"))??
-            .into_inner();
-        let welcome = timeout(WELCOME, inbound.message()).await.map_err(|_| Status::deadline_exceeded("no welcome"))??;
-        let Some(to_node::Message::Welcome(welcome)) = welcome.and_then(|first| first.message) else {
-            return Err(Status::failed_precondition("the seed's first message is no welcome"));
+            .map_err(gone)?;
+        let mut inbound = timeout(
+            WELCOME,
+            self.client().session(ReceiverStream::new(receiver)),
+        )
+        .await
+        .map_err(|_| Status::deadline_exceeded("no answer"))??
+        .into_inner();
+        let welcome = timeout(WELCOME, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no welcome"))??;
+        let Some(to_node::Message::Welcome(welcome)) = welcome.and_then(|first| first.message)
+        else {
+            return Err(Status::failed_precondition(
+                "the seed's first message is no welcome",
+            ));
         };
         self.set_piece_addr(Some(self.reachable(&welcome.piece_addr)));
         let mut saying = std::pin::pin!(self.say(sender, reports));
@@ -168,13 +198,22 @@ impl SeedLink {
 
     /// An unspecified host is the one this seed was configured with.
     fn reachable(&self, addr: &str) -> String {
-        match (addr.parse::<std::net::SocketAddr>(), self.name.rsplit_once(':')) {
-            (Ok(told), Some((host, _))) if told.ip().is_unspecified() => format!("{host}:{}", told.port()),
+        match (
+            addr.parse::<std::net::SocketAddr>(),
+            self.name.rsplit_once(':'),
+        ) {
+            (Ok(told), Some((host, _))) if told.ip().is_unspecified() => {
+                format!("{host}:{}", told.port())
+            }
             _ => addr.to_owned(),
         }
     }
 
-    async fn say(&self, stream: mpsc::Sender<v1::ToSeed>, reports: &mut mpsc::Receiver<v1::Report>) {
+    async fn say(
+        &self,
+        stream: mpsc::Sender<v1::ToSeed>,
+        reports: &mut mpsc::Receiver<v1::Report>,
+    ) {
         let mut said = Said::default();
         let mut counts = tokio::time::interval(COUNTS);
         loop {
@@ -196,12 +235,21 @@ impl SeedLink {
 
     fn new_interests(&self, said: &mut Said) -> Vec<to_seed::Message> {
         let files = self.parts.wishes.of_seed(self.parts.index);
-        let now: HashMap<_, _> = files.iter().map(|file| (file.key, file.token.clone())).collect();
+        let now: HashMap<_, _> = files
+            .iter()
+            .map(|file| (file.key, file.token.clone()))
+            .collect();
         let gone = said.interests.keys().filter(|key| !now.contains_key(key));
         let mut messages: Vec<_> = gone
-            .map(|key| to_seed::Message::NoInterest(v1::NoInterest { key: key.0.to_vec() }))
+            .map(|key| {
+                to_seed::Message::NoInterest(v1::NoInterest {
+                    key: key.0.to_vec(),
+                })
+            })
             .collect();
-        let new = files.iter().filter(|file| said.interests.get(&file.key) != Some(&file.token));
+        let new = files
+            .iter()
+            .filter(|file| said.interests.get(&file.key) != Some(&file.token));
         messages.extend(new.map(|file| to_seed::Message::Interest(wire::interest_of(file))));
         said.interests = now;
         messages
@@ -210,10 +258,19 @@ impl SeedLink {
     fn new_counts(&self, said: &mut Said) -> Option<to_seed::Message> {
         self.parts.files.sweep();
         let count = |key: &FileKey| self.parts.files.peek(*key).map_or(0, |file| file.count());
-        let now: HashMap<_, _> = said.interests.keys().map(|key| (*key, count(key))).collect();
-        let changed = now.iter().filter(|(key, count)| said.counts.get(key) != Some(count));
+        let now: HashMap<_, _> = said
+            .interests
+            .keys()
+            .map(|key| (*key, count(key)))
+            .collect();
+        let changed = now
+            .iter()
+            .filter(|(key, count)| said.counts.get(key) != Some(count));
         let counts: Vec<_> = changed
-            .map(|(key, pieces)| v1::Count { key: key.0.to_vec(), pieces: *pieces })
+            .map(|(key, pieces)| v1::Count {
+                key: key.0.to_vec(),
+                pieces: *pieces,
+            })
             .collect();
         said.counts.extend(now);
         (!counts.is_empty()).then_some(to_seed::Message::Counts(v1::Counts { counts }))
@@ -224,10 +281,15 @@ impl SeedLink {
             Some(to_node::Message::PeerSet(set)) => return self.take_peers(&set),
             Some(to_node::Message::Hashes(hashes)) => return self.take_hashes(&hashes),
             Some(to_node::Message::Final(last)) => match <[u8; 32]>::try_from(last.root) {
-                Ok(root) => self.change(&last.key, move |file| file.finish(root).map(drop)).await,
+                Ok(root) => {
+                    self.change(&last.key, move |file| file.finish(root).map(drop))
+                        .await
+                }
                 Err(_) => return,
             },
-            Some(to_node::Message::Revoke(revoke)) => self.change(&revoke.key, |file| file.revoke()).await,
+            Some(to_node::Message::Revoke(revoke)) => {
+                self.change(&revoke.key, |file| file.revoke()).await
+            }
             // Of later releases.
             _ => return,
         };
@@ -238,14 +300,21 @@ impl SeedLink {
 
     fn take_peers(&self, set: &v1::PeerSet) {
         if let Some(key) = wire::key_of(&set.key) {
-            let others = set.peers.iter().filter(|peer| peer.node != self.parts.hello.node);
+            let others = set
+                .peers
+                .iter()
+                .filter(|peer| peer.node != self.parts.hello.node);
             let addrs = others.map(|peer| Arc::from(peer.addr.as_str()));
-            self.parts.neighbours.set(key, addrs.take(super::tracker::PEERS_MAX));
+            self.parts
+                .neighbours
+                .set(key, addrs.take(super::tracker::PEERS_MAX));
         }
     }
 
     fn take_hashes(&self, hashes: &v1::Hashes) {
-        let Some(file) = self.file(&hashes.key) else { return };
+        let Some(file) = self.file(&hashes.key) else {
+            return;
+        };
         for run in &hashes.runs {
             if let Some(hashes) = wire::hashes_of(file.geometry(), run) {
                 file.learn(run.first, &hashes);
@@ -260,12 +329,22 @@ impl SeedLink {
         self.parts.files.file(key, size).ok()
     }
 
-    async fn change(&self, key: &[u8], change: impl FnOnce(&CacheFile) -> Result<(), StoreError> + Send + 'static) -> Result<(), StoreError> {
-        let Some(file) = self.file(key) else { return Ok(()) };
-        tokio::task::spawn_blocking(move || change(&file)).await.unwrap_or(Ok(()))
+    async fn change(
+        &self,
+        key: &[u8],
+        change: impl FnOnce(&CacheFile) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let Some(file) = self.file(key) else {
+            return Ok(());
+        };
+        tokio::task::spawn_blocking(move || change(&file))
+            .await
+            .unwrap_or(Ok(()))
     }
 }
 
 fn message(message: to_seed::Message) -> v1::ToSeed {
-    v1::ToSeed { message: Some(message) }
+    v1::ToSeed {
+        message: Some(message),
+    }
 }

@@ -38,7 +38,11 @@ struct Link {
 
 impl Neighbours {
     pub fn new(availability: Arc<Availability>, geometries: Geometries) -> Neighbours {
-        Neighbours { availability, geometries, links: Mutex::default() }
+        Neighbours {
+            availability,
+            geometries,
+            links: Mutex::default(),
+        }
     }
 
     /// Takes a file's new set of neighbours: streams begin and end accordingly.
@@ -65,12 +69,25 @@ impl Neighbours {
 
     fn link(&self, addr: Arc<str>) -> Link {
         let (keys, _) = watch::channel(BTreeSet::new());
-        let task = listen(addr, keys.subscribe(), self.availability.clone(), self.geometries.clone());
-        Link { keys, _task: AbortOnDropHandle::new(tokio::spawn(task)) }
+        let task = listen(
+            addr,
+            keys.subscribe(),
+            self.availability.clone(),
+            self.geometries.clone(),
+        );
+        Link {
+            keys,
+            _task: AbortOnDropHandle::new(tokio::spawn(task)),
+        }
     }
 }
 
-async fn listen(addr: Arc<str>, keys: watch::Receiver<BTreeSet<FileKey>>, availability: Arc<Availability>, geometries: Geometries) {
+async fn listen(
+    addr: Arc<str>,
+    keys: watch::Receiver<BTreeSet<FileKey>>,
+    availability: Arc<Availability>,
+    geometries: Geometries,
+) {
     let mut backoff = Backoff::default();
     loop {
         let ended = stream(&addr, keys.clone(), &availability, &geometries).await;
@@ -98,10 +115,18 @@ impl Drop for Connected {
     }
 }
 
-async fn stream(addr: &Arc<str>, keys: watch::Receiver<BTreeSet<FileKey>>, availability: &Availability, geometries: &Geometries) -> Result<(), Status> {
+async fn stream(
+    addr: &Arc<str>,
+    keys: watch::Receiver<BTreeSet<FileKey>>,
+    availability: &Availability,
+    geometries: &Geometries,
+) -> Result<(), Status> {
     let unusable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
     let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(unusable)?;
-    let endpoint = endpoint.connect_timeout(CONNECT).http2_keep_alive_interval(Duration::from_secs(10)).keep_alive_while_idle(true);
+    let endpoint = endpoint
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
     let mut client = PeerClient::new(endpoint.connect().await.map_err(unusable)?);
     let watches = WatchStream::new(keys).map(|keys: BTreeSet<FileKey>| v1::Watch {
         keys: keys.iter().map(|key| key.0.to_vec()).collect(),
@@ -110,8 +135,12 @@ async fn stream(addr: &Arc<str>, keys: watch::Receiver<BTreeSet<FileKey>>, avail
     let _connected = Connected::new();
     while let Some(batch) = batches.message().await? {
         for file in batch.files {
-            let Some(key) = wire::key_of(&file.key) else { continue };
-            let Some(geometry) = geometries(key) else { continue };
+            let Some(key) = wire::key_of(&file.key) else {
+                continue;
+            };
+            let Some(geometry) = geometries(key) else {
+                continue;
+            };
             availability.learn(addr, key, geometry, news(file));
         }
     }

@@ -54,13 +54,19 @@ impl Peers {
     /// Whether the peer is banned or at rest, which is worse than busy.
     pub fn is_out(&self, addr: &str) -> bool {
         let soon = Instant::now() + Duration::from_secs(1);
-        self.lock().get(addr).is_some_and(|standing| standing.not_before > soon)
+        self.lock()
+            .get(addr)
+            .is_some_and(|standing| standing.not_before > soon)
     }
 
     /// Notes the start of a request.
     pub fn start(&self, addr: &Arc<str>) -> Flight<'_> {
         self.change(addr, |standing| standing.in_flight += 1);
-        Flight { peers: self, addr: addr.clone(), started: Instant::now() }
+        Flight {
+            peers: self,
+            addr: addr.clone(),
+            started: Instant::now(),
+        }
     }
 
     pub fn busy(&self, addr: &Arc<str>, after: Duration) {
@@ -77,7 +83,9 @@ impl Peers {
 
     fn not_before(&self, addr: &Arc<str>, after: Duration) {
         let until = Instant::now() + after;
-        self.change(addr, |standing| standing.not_before = standing.not_before.max(until));
+        self.change(addr, |standing| {
+            standing.not_before = standing.not_before.max(until)
+        });
     }
 
     fn change(&self, addr: &Arc<str>, change: impl FnOnce(&mut Standing)) {
@@ -99,7 +107,9 @@ impl Peers {
 
 fn forget_one(known: &mut HashMap<Arc<str>, Standing>) {
     let idle = known.iter().filter(|(_, standing)| standing.in_flight == 0);
-    let oldest = idle.min_by_key(|(_, standing)| standing.used).map(|(addr, _)| addr.clone());
+    let oldest = idle
+        .min_by_key(|(_, standing)| standing.used)
+        .map(|(addr, _)| addr.clone());
     if let Some(addr) = oldest {
         known.remove(&addr);
     }
@@ -117,7 +127,9 @@ impl Flight<'_> {
 
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
-        self.peers.change(&self.addr, |standing| standing.in_flight = standing.in_flight.saturating_sub(1));
+        self.peers.change(&self.addr, |standing| {
+            standing.in_flight = standing.in_flight.saturating_sub(1)
+        });
     }
 }
 
@@ -129,7 +141,10 @@ mod tests {
     async fn a_peer_is_asked_when_it_is_free_and_in_good_standing() {
         let (peers, addr): (_, Arc<str>) = (Peers::default(), "p".into());
         let flights: Vec<_> = (0..IN_FLIGHT_MAX).map(|_| peers.start(&addr)).collect();
-        assert!(peers.expected_seconds(&addr).is_none(), "all its slots are in use");
+        assert!(
+            peers.expected_seconds(&addr).is_none(),
+            "all its slots are in use"
+        );
         drop(flights);
         assert!(peers.expected_seconds(&addr).is_some());
         peers.busy(&addr, Duration::from_millis(20));

@@ -51,7 +51,12 @@ pub trait Provider: Send + Sync + 'static {
     async fn ready(&self, request: &Request, run: Range<u32>) -> Result<Content, Refusal>;
 
     /// Chooses a run among `need`. Only a seed does.
-    async fn any(&self, _request: &Request, _wanted: Option<u32>, _need: Vec<u8>) -> Result<Chosen, Refusal> {
+    async fn any(
+        &self,
+        _request: &Request,
+        _wanted: Option<u32>,
+        _need: Vec<u8>,
+    ) -> Result<Chosen, Refusal> {
         Err(Refusal::NotHere)
     }
 
@@ -72,6 +77,8 @@ impl Provider for NodeProvider {
         let file = self.files.get(request.key).ok_or(Refusal::NotHere)?;
         let end = run.end.min(file.geometry().pieces());
         let is_here = (run.start..end).all(|index| file.has(index));
-        is_here.then_some(Content::File(file)).ok_or(Refusal::NotHere)
+        is_here
+            .then_some(Content::File(file))
+            .ok_or(Refusal::NotHere)
     }
 }

@@ -20,12 +20,16 @@ pub struct Recent {
 
 impl Recent {
     pub fn new(store: Store) -> Recent {
-        Recent { store, open: Mutex::default() }
+        Recent {
+            store,
+            open: Mutex::default(),
+        }
     }
 
     /// The file of a key if this cache has it.
     pub fn get(&self, key: FileKey) -> Option<Arc<CacheFile>> {
-        self.find(key).or_else(|| self.store.get(key).inspect(|file| self.keep(file)))
+        self.find(key)
+            .or_else(|| self.store.get(key).inspect(|file| self.keep(file)))
     }
 
     /// The file of a key without keeping it open any longer.

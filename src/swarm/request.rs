@@ -55,7 +55,11 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadRequest> {
     let parsed = head.parse(bytes).map_err(|_| BadRequest("not HTTP/1.1"))?;
     let httparse::Status::Complete(len) = parsed else {
         let too_long = bytes.len() >= HEAD_BYTES_MAX;
-        return if too_long { Err(BadRequest("head is longer than 8 KiB")) } else { Ok(None) };
+        return if too_long {
+            Err(BadRequest("head is longer than 8 KiB"))
+        } else {
+            Ok(None)
+        };
     };
     let fields = Fields(head.headers);
     let path = head.path.unwrap_or_default();
@@ -68,10 +72,17 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadRequest> {
         ask,
         key,
         class: Class::from_name(fields.get("x-class").unwrap_or_default()),
-        node: fields.get("x-node").unwrap_or_default().chars().take(128).collect(),
+        node: fields
+            .get("x-node")
+            .unwrap_or_default()
+            .chars()
+            .take(128)
+            .collect(),
         tried: fields.get("x-tried").is_some(),
         range: fields.get("range").map(byte_range).transpose()?,
-        keep_alive: !fields.get("connection").is_some_and(|value| value.eq_ignore_ascii_case("close")),
+        keep_alive: !fields
+            .get("connection")
+            .is_some_and(|value| value.eq_ignore_ascii_case("close")),
     };
     Ok(Some((request, len)))
 }
@@ -81,14 +92,19 @@ pub struct Fields<'a>(pub &'a [httparse::Header<'a>]);
 
 impl<'a> Fields<'a> {
     pub fn get(&self, name: &str) -> Option<&'a str> {
-        let header = self.0.iter().find(|header| header.name.eq_ignore_ascii_case(name))?;
+        let header = self
+            .0
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))?;
         std::str::from_utf8(header.value).ok()
     }
 }
 
 fn pieces(path: &str) -> Result<(Ask, FileKey), BadRequest> {
     let path = path.strip_prefix("/v1/pieces/");
-    let (key, run) = path.and_then(|path| path.split_once('/')).ok_or(BadRequest("unknown path"))?;
+    let (key, run) = path
+        .and_then(|path| path.split_once('/'))
+        .ok_or(BadRequest("unknown path"))?;
     let run = run_of(run).ok_or(BadRequest("run is not FIRST or FIRST-LAST"))?;
     if run.is_empty() || run.len() > RUN_PIECES_MAX as usize {
         return Err(BadRequest("run is not of one to four pieces"));
@@ -105,11 +121,15 @@ pub fn run_of(text: &str) -> Option<Range<u32>> {
 
 /// Digits only: `parse` would also take a sign.
 fn number(text: &str) -> Option<u32> {
-    text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse().ok())?
+    text.bytes()
+        .all(|digit| digit.is_ascii_digit())
+        .then(|| text.parse().ok())?
 }
 
 fn any(path: &str, fields: &Fields<'_>) -> Result<(Ask, FileKey), BadRequest> {
-    let path = path.strip_prefix("/v1/any/").ok_or(BadRequest("unknown path"))?;
+    let path = path
+        .strip_prefix("/v1/any/")
+        .ok_or(BadRequest("unknown path"))?;
     let (key, query) = path.split_once('?').unwrap_or((path, ""));
     let wanted = match query {
         "" => None,
@@ -118,7 +138,9 @@ fn any(path: &str, fields: &Fields<'_>) -> Result<(Ask, FileKey), BadRequest> {
             Some(wanted.ok_or(BadRequest("wanted is not a piece"))?)
         }
     };
-    let length = fields.get("content-length").and_then(|length| length.parse().ok());
+    let length = fields
+        .get("content-length")
+        .and_then(|length| length.parse().ok());
     let body_bytes = length.ok_or(BadRequest("no content-length"))?;
     if body_bytes > BODY_BYTES_MAX {
         return Err(BadRequest("bitmap is longer than 2 MiB"));
@@ -132,8 +154,15 @@ fn key_of(text: &str) -> Result<FileKey, BadRequest> {
 
 fn byte_range(text: &str) -> Result<(u64, Option<u64>), BadRequest> {
     const BAD: BadRequest = BadRequest("range is not bytes=FIRST-[LAST]");
-    let (first, last) = text.strip_prefix("bytes=").and_then(|text| text.split_once('-')).ok_or(BAD)?;
-    let last = if last.is_empty() { None } else { Some(last.parse().map_err(|_| BAD)?) };
+    let (first, last) = text
+        .strip_prefix("bytes=")
+        .and_then(|text| text.split_once('-'))
+        .ok_or(BAD)?;
+    let last = if last.is_empty() {
+        None
+    } else {
+        Some(last.parse().map_err(|_| BAD)?)
+    };
     Ok((first.parse().map_err(|_| BAD)?, last))
 }
 
@@ -147,9 +176,22 @@ pub fn print_pieces(key: FileKey, run: &Range<u32>, class: Class, node: &str) ->
 }
 
 /// The head of a request for whatever the seed chooses; `body_bytes` of bitmap follow.
-pub fn print_any(key: FileKey, wanted: Option<u32>, tried: bool, node: &str, body_bytes: usize) -> String {
-    let query = wanted.map(|wanted| format!("?wanted={wanted}")).unwrap_or_default();
-    let class = if wanted.is_some() { Class::Demand } else { Class::Bulk }.name();
+pub fn print_any(
+    key: FileKey,
+    wanted: Option<u32>,
+    tried: bool,
+    node: &str,
+    body_bytes: usize,
+) -> String {
+    let query = wanted
+        .map(|wanted| format!("?wanted={wanted}"))
+        .unwrap_or_default();
+    let class = if wanted.is_some() {
+        Class::Demand
+    } else {
+        Class::Bulk
+    }
+    .name();
     let tried = if tried { "x-tried: 1\r\n" } else { "" };
     format!(
         "POST /v1/any/{key}{query} HTTP/1.1\r\nhost: piece\r\nx-class: {class}\r\nx-node: {node}\r\n{tried}content-length: {body_bytes}\r\n\r\n"
@@ -171,9 +213,18 @@ mod tests {
     fn what_the_client_prints_the_server_reads() {
         let request = parsed(&print_pieces(KEY, &(3..6), Class::Window, "n1")).expect("a request");
         assert_eq!(request.ask, Ask::Pieces(3..6));
-        assert_eq!((request.key, request.class, request.node.as_str()), (KEY, Class::Window, "n1"));
+        assert_eq!(
+            (request.key, request.class, request.node.as_str()),
+            (KEY, Class::Window, "n1")
+        );
         let request = parsed(&print_any(KEY, Some(9), true, "n2", 17)).expect("a request");
-        assert_eq!(request.ask, Ask::Any { wanted: Some(9), body_bytes: 17 });
+        assert_eq!(
+            request.ask,
+            Ask::Any {
+                wanted: Some(9),
+                body_bytes: 17
+            }
+        );
         assert!(request.tried && request.class == Class::Demand);
     }
 
@@ -185,11 +236,17 @@ mod tests {
         for run in ["7-11", "8-7", "", "-1", "+1", "4294967295", "0-0-0", "x"] {
             assert!(pieces(run).is_err(), "{run}");
         }
-        assert_eq!(get("/v1/pieces/ab/0"), Err(BadRequest("file key is not 64 hex digits")));
+        assert_eq!(
+            get("/v1/pieces/ab/0"),
+            Err(BadRequest("file key is not 64 hex digits"))
+        );
         assert_eq!(get("/"), Err(BadRequest("unknown path")));
         assert!(parsed(&format!("POST /v1/any/{KEY} HTTP/1.1\r\n\r\n")).is_err());
         assert!(parsed(&print_any(KEY, None, false, "", BODY_BYTES_MAX + 1)).is_err());
-        assert_eq!(parse(&[b'A'; HEAD_BYTES_MAX]), Err(BadRequest("head is longer than 8 KiB")));
+        assert_eq!(
+            parse(&[b'A'; HEAD_BYTES_MAX]),
+            Err(BadRequest("head is longer than 8 KiB"))
+        );
         assert_eq!(parse(b"GET /v1/pie"), Ok(None));
     }
 

@@ -78,7 +78,12 @@ impl Responder {
         let run = geometry.bytes(chosen.run.start).start..geometry.bytes(chosen.run.end - 1).end;
         let bytes = cut(&run, request.range).ok_or(Refused::OutOfRange(run.end - run.start))?;
         let is_partial = request.range.is_some();
-        Ok(Answer { chosen, bytes, is_partial, _slot: slot })
+        Ok(Answer {
+            chosen,
+            bytes,
+            is_partial,
+            _slot: slot,
+        })
     }
 
     /// The pieces and a slot to send them in. Pieces that are not at hand are waited for without a slot.
@@ -107,7 +112,11 @@ impl Responder {
                     return Err(Refusal::NotHere);
                 }
                 let run = run.start..end;
-                Ok(Chosen { run, content, gift: None })
+                Ok(Chosen {
+                    run,
+                    content,
+                    gift: None,
+                })
             }
         }
     }
@@ -120,11 +129,15 @@ impl Responder {
             Content::File(file) => self.send_file(&file.data(), answer.bytes.clone()).await?,
             Content::Bytes(file, piece) => {
                 let start = file.geometry().bytes(piece.index()).start;
-                let within = (answer.bytes.start - start) as usize..(answer.bytes.end - start) as usize;
+                let within =
+                    (answer.bytes.start - start) as usize..(answer.bytes.end - start) as usize;
                 self.write(&piece.bytes()[within]).await?;
             }
         }
-        METRICS.served_bytes.with_label_values(&["peer"]).inc_by(len);
+        METRICS
+            .served_bytes
+            .with_label_values(&["peer"])
+            .inc_by(len);
         if let Some(gift) = answer.chosen.gift {
             gift.done();
         }
@@ -185,7 +198,11 @@ fn cut(run: &Range<u64>, range: Option<(u64, Option<u64>)>) -> Option<Range<u64>
     };
     let start = run.start.checked_add(first)?;
     let end = match last {
-        Some(last) => run.start.saturating_add(last).saturating_add(1).min(run.end),
+        Some(last) => run
+            .start
+            .saturating_add(last)
+            .saturating_add(1)
+            .min(run.end),
         None => run.end,
     };
     (start < end).then_some(start..end)
@@ -194,11 +211,22 @@ fn cut(run: &Range<u64>, range: Option<(u64, Option<u64>)>) -> Option<Range<u64>
 fn head(answer: &Answer, tells_hashes: bool) -> String {
     use std::fmt::Write;
     let (Chosen { run, content, .. }, bytes) = (&answer.chosen, &answer.bytes);
-    let status = if answer.is_partial { "206 Partial Content" } else { "200 OK" };
-    let mut head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n", bytes.end - bytes.start);
+    let status = if answer.is_partial {
+        "206 Partial Content"
+    } else {
+        "200 OK"
+    };
+    let mut head = format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n",
+        bytes.end - bytes.start
+    );
     let _ = write!(head, "x-piece: {}-{}\r\n", run.start, run.end - 1);
     if answer.is_partial {
-        let _ = write!(head, "content-range: {}\r\n", content_range(content.file().geometry(), run, bytes));
+        let _ = write!(
+            head,
+            "content-range: {}\r\n",
+            content_range(content.file().geometry(), run, bytes)
+        );
     }
     if tells_hashes && let Some(hashes) = hashes(content, run) {
         let _ = write!(head, "x-piece-hashes: {hashes}\r\n");
@@ -208,8 +236,16 @@ fn head(answer: &Answer, tells_hashes: bool) -> String {
 
 /// Counted from the start of the run, as the Range was.
 fn content_range(geometry: Geometry, run: &Range<u32>, bytes: &Range<u64>) -> String {
-    let (start, end) = (geometry.bytes(run.start).start, geometry.bytes(run.end - 1).end);
-    format!("bytes {}-{}/{}", bytes.start - start, bytes.end - 1 - start, end - start)
+    let (start, end) = (
+        geometry.bytes(run.start).start,
+        geometry.bytes(run.end - 1).end,
+    );
+    format!(
+        "bytes {}-{}/{}",
+        bytes.start - start,
+        bytes.end - 1 - start,
+        end - start
+    )
 }
 
 fn hashes(content: &Content, run: &Range<u32>) -> Option<String> {
@@ -217,23 +253,49 @@ fn hashes(content: &Content, run: &Range<u32>) -> Option<String> {
         Content::Bytes(_, piece) => Some(*piece.hash()),
         Content::File(file) => file.hash(index),
     };
-    let texts: Option<Vec<_>> = run.clone().map(|index| hash(index).map(hex::encode)).collect();
+    let texts: Option<Vec<_>> = run
+        .clone()
+        .map(|index| hash(index).map(hex::encode))
+        .collect();
     texts.map(|texts| texts.join(","))
 }
 
 fn refusal(refused: &Refused) -> String {
     let (status, fields, body) = match refused {
-        Refused::Busy => ("503 Busy", format!("retry-after-ms: {RETRY_AFTER_MS}\r\n"), String::new()),
-        Refused::BadRequest(wrong) => ("400 Bad Request", "connection: close\r\n".into(), wrong.to_string()),
-        Refused::OutOfRange(len) => ("416 Range Not Satisfiable", format!("content-range: bytes */{len}\r\n"), String::new()),
+        Refused::Busy => (
+            "503 Busy",
+            format!("retry-after-ms: {RETRY_AFTER_MS}\r\n"),
+            String::new(),
+        ),
+        Refused::BadRequest(wrong) => (
+            "400 Bad Request",
+            "connection: close\r\n".into(),
+            wrong.to_string(),
+        ),
+        Refused::OutOfRange(len) => (
+            "416 Range Not Satisfiable",
+            format!("content-range: bytes */{len}\r\n"),
+            String::new(),
+        ),
         Refused::By(Refusal::NotHere) => ("404 Not Found", String::new(), "not here".into()),
-        Refused::By(Refusal::NoInterest) => ("404 Not Found", "x-no-interest: 1\r\n".into(), "no interest".into()),
-        Refused::By(Refusal::Holder(addr)) => ("409 Conflict", format!("x-holder: {addr}\r\n"), String::new()),
+        Refused::By(Refusal::NoInterest) => (
+            "404 Not Found",
+            "x-no-interest: 1\r\n".into(),
+            "no interest".into(),
+        ),
+        Refused::By(Refusal::Holder(addr)) => (
+            "409 Conflict",
+            format!("x-holder: {addr}\r\n"),
+            String::new(),
+        ),
         Refused::By(Refusal::Failed(failure)) => (
             "502 Bad Gateway",
             format!("x-model-p2p-failure: {}\r\n", failure.kind),
             failure.message.chars().take(1024).collect(),
         ),
     };
-    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n{fields}\r\n{body}", body.len())
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-length: {}\r\n{fields}\r\n{body}",
+        body.len()
+    )
 }

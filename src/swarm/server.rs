@@ -50,7 +50,12 @@ impl PieceServer {
     pub fn new(provider: Arc<dyn Provider>, slots: Slots) -> (PieceServer, GrpcConnections) {
         let (grpc, connections) = mpsc::channel(64);
         let waiting = Arc::new(Semaphore::new(WAITING_MAX));
-        let server = PieceServer { provider, slots, waiting, grpc };
+        let server = PieceServer {
+            provider,
+            slots,
+            waiting,
+            grpc,
+        };
         (server, connections)
     }
 
@@ -60,7 +65,9 @@ impl PieceServer {
         let (tasks, server) = (TaskTracker::new(), Arc::new(self));
         while let Some(stream) = accept(&listener, &shutdown).await {
             // Over the bound a connection is closed unanswered: its peer tries another.
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
+            let Ok(place) = places.clone().try_acquire_owned() else {
+                continue;
+            };
             let (server, shutdown) = (server.clone(), shutdown.clone());
             tasks.spawn(async move {
                 let _place = place;

@@ -32,7 +32,11 @@ struct Told {
 }
 
 /// Tells `session`'s node what changes, until it is gone.
-pub async fn tell(tracker: Arc<Tracker>, session: Arc<Session>, stream: mpsc::Sender<Result<v1::ToNode, Status>>) {
+pub async fn tell(
+    tracker: Arc<Tracker>,
+    session: Arc<Session>,
+    stream: mpsc::Sender<Result<v1::ToNode, Status>>,
+) {
     let mut told: HashMap<FileKey, Told> = HashMap::new();
     loop {
         let changed = tokio::select! {
@@ -45,7 +49,9 @@ pub async fn tell(tracker: Arc<Tracker>, session: Arc<Session>, stream: mpsc::Se
                 continue;
             };
             for message in news(told.entry(key).or_default(), &cache, peers) {
-                let message = Ok(v1::ToNode { message: Some(message) });
+                let message = Ok(v1::ToNode {
+                    message: Some(message),
+                });
                 if !matches!(timeout(STALLED, stream.send(message)).await, Ok(Ok(()))) {
                     return;
                 }
@@ -60,7 +66,10 @@ fn news(told: &mut Told, cache: &CacheFile, peers: Vec<v1::Neighbour>) -> Vec<Me
     let (mut news, key) = (Vec::new(), cache.key().0.to_vec());
     if told.peers.as_ref() != Some(&peers) {
         told.peers = Some(peers.clone());
-        news.push(Message::PeerSet(v1::PeerSet { key: key.clone(), peers }));
+        news.push(Message::PeerSet(v1::PeerSet {
+            key: key.clone(),
+            peers,
+        }));
     }
     let state = cache.state();
     if state == State::Revoked {
@@ -72,7 +81,10 @@ fn news(told: &mut Told, cache: &CacheFile, peers: Vec<v1::Neighbour>) -> Vec<Me
     news.extend(new_hashes(told, cache));
     if let (State::Final, Some(root), false) = (state, cache.root(), told.is_final) {
         told.is_final = true;
-        news.push(Message::Final(v1::Final { key, root: root.to_vec() }));
+        news.push(Message::Final(v1::Final {
+            key,
+            root: root.to_vec(),
+        }));
     }
     news
 }
@@ -83,7 +95,10 @@ fn new_hashes(told: &mut Told, cache: &CacheFile) -> Vec<Message> {
     let new: Vec<u32> = cache.have().minus(before).iter().collect();
     new.iter().for_each(|index| before.set(*index, true));
     let message = |indices: &[u32]| {
-        Message::Hashes(v1::Hashes { key: cache.key().0.to_vec(), runs: runs(cache, indices) })
+        Message::Hashes(v1::Hashes {
+            key: cache.key().0.to_vec(),
+            runs: runs(cache, indices),
+        })
     };
     new.chunks(HASHES_MAX).map(message).collect()
 }
@@ -91,7 +106,11 @@ fn new_hashes(told: &mut Told, cache: &CacheFile) -> Vec<Message> {
 fn runs(cache: &CacheFile, indices: &[u32]) -> Vec<v1::HashRun> {
     let run = |run: &[u32]| v1::HashRun {
         first: run[0],
-        hashes: run.iter().map_while(|index| cache.hash(*index)).flatten().collect(),
+        hashes: run
+            .iter()
+            .map_while(|index| cache.hash(*index))
+            .flatten()
+            .collect(),
     };
     indices.chunk_by(|a, b| a + 1 == *b).map(run).collect()
 }

@@ -66,14 +66,18 @@ pub struct Session {
 
 impl Session {
     fn touch(&self, key: FileKey) {
-        self.dirty.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
+        self.dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key);
         self.wake.notify_one();
     }
 
     /// The keys that changed, once there are any.
     pub async fn changed(&self) -> BTreeSet<FileKey> {
         loop {
-            let dirty = std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+            let dirty =
+                std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
             if !dirty.is_empty() {
                 return dirty;
             }
@@ -151,7 +155,11 @@ impl Tracker {
     }
 
     /// A node wants a file. `Err`: this seed's store cannot hold it.
-    pub fn interest(self: &Arc<Tracker>, session: &Session, file: FileRef) -> Result<(), StoreError> {
+    pub fn interest(
+        self: &Arc<Tracker>,
+        session: &Session,
+        file: FileRef,
+    ) -> Result<(), StoreError> {
         let cache = self.store.file(file.key, file.size)?;
         let mut state = self.lock();
         let known = state.files.len() < INTERESTS_MAX || state.files.contains_key(&file.key);
@@ -160,7 +168,10 @@ impl Tracker {
             return Ok(());
         }
         let track = state.files.entry(file.key).or_insert_with(|| Track {
-            _watch: AbortOnDropHandle::new(tokio::spawn(watch(Arc::downgrade(self), cache.clone()))),
+            _watch: AbortOnDropHandle::new(tokio::spawn(watch(
+                Arc::downgrade(self),
+                cache.clone(),
+            ))),
             interested: HashMap::new(),
             newest: file.clone(),
             cache,
@@ -183,7 +194,9 @@ impl Tracker {
     pub fn counts(&self, session: &Session, counts: &v1::Counts) {
         let mut state = self.lock();
         for count in counts.counts.iter().take(COUNTS_MAX) {
-            let Some(key) = wire::key_of(&count.key) else { continue };
+            let Some(key) = wire::key_of(&count.key) else {
+                continue;
+            };
             let holders = state.holders.entry(key).or_default();
             let changed = match count.pieces {
                 0 => holders.remove(&session.node),
@@ -204,29 +217,49 @@ impl Tracker {
 
     /// Where a node's piece server is.
     pub fn addr_of(&self, node: &str) -> Option<String> {
-        self.lock().sessions.get(node).map(|session| session.addr.clone())
+        self.lock()
+            .sessions
+            .get(node)
+            .map(|session| session.addr.clone())
     }
 
     /// The file if this session's node is interested in it, and the neighbours for it.
-    pub(super) fn view(&self, session: &Session, key: FileKey) -> Option<(Arc<CacheFile>, Vec<v1::Neighbour>)> {
+    pub(super) fn view(
+        &self,
+        session: &Session,
+        key: FileKey,
+    ) -> Option<(Arc<CacheFile>, Vec<v1::Neighbour>)> {
         let state = self.lock();
         let track = state.files.get(&key)?;
-        track.interested.contains_key(&session.node).then(|| (track.cache.clone(), state.neighbours(key, session)))
+        track
+            .interested
+            .contains_key(&session.node)
+            .then(|| (track.cache.clone(), state.neighbours(key, session)))
     }
 }
 
 impl State {
     fn is_current(&self, session: &Session) -> bool {
-        self.sessions.get(&session.node).is_some_and(|current| current.id == session.id)
+        self.sessions
+            .get(&session.node)
+            .is_some_and(|current| current.id == session.id)
     }
 
     fn touch(&self, key: FileKey) {
-        let interested = self.files.get(&key).into_iter().flat_map(|track| track.interested.keys());
-        interested.filter_map(|node| self.sessions.get(node)).for_each(|session| session.touch(key));
+        let interested = self
+            .files
+            .get(&key)
+            .into_iter()
+            .flat_map(|track| track.interested.keys());
+        interested
+            .filter_map(|node| self.sessions.get(node))
+            .for_each(|session| session.touch(key));
     }
 
     fn lose_interest(&mut self, key: FileKey, node: &str, ledger: &Ledger) {
-        let Some(track) = self.files.get_mut(&key) else { return };
+        let Some(track) = self.files.get_mut(&key) else {
+            return;
+        };
         if track.interested.remove(node).is_none() {
             return;
         }
@@ -240,14 +273,30 @@ impl State {
     /// Up to 30 other nodes that want or hold the file: random, the same ones each time, and mostly mutual,
     /// for the order hangs on the pair.
     fn neighbours(&self, key: FileKey, session: &Session) -> Vec<v1::Neighbour> {
-        let wanting = self.files.get(&key).into_iter().flat_map(|track| track.interested.keys());
+        let wanting = self
+            .files
+            .get(&key)
+            .into_iter()
+            .flat_map(|track| track.interested.keys());
         let holding = self.holders.get(&key).into_iter().flatten();
-        let nodes: BTreeSet<&String> = wanting.chain(holding).filter(|node| **node != session.node).collect();
+        let nodes: BTreeSet<&String> = wanting
+            .chain(holding)
+            .filter(|node| **node != session.node)
+            .collect();
         let others = nodes.into_iter().filter_map(|node| self.sessions.get(node));
-        let mut ranked: Vec<_> = others.map(|other| (pair_rank(&session.node, &other.node), other)).collect();
+        let mut ranked: Vec<_> = others
+            .map(|other| (pair_rank(&session.node, &other.node), other))
+            .collect();
         ranked.sort_by_key(|(rank, _)| *rank);
-        let neighbour = |other: &Session| v1::Neighbour { node: other.node.clone(), addr: other.addr.clone() };
-        ranked.into_iter().take(PEERS_MAX).map(|(_, other)| neighbour(other)).collect()
+        let neighbour = |other: &Session| v1::Neighbour {
+            node: other.node.clone(),
+            addr: other.addr.clone(),
+        };
+        ranked
+            .into_iter()
+            .take(PEERS_MAX)
+            .map(|(_, other)| neighbour(other))
+            .collect()
     }
 }
 
@@ -262,7 +311,9 @@ fn pair_rank(a: &str, b: &str) -> u64 {
 async fn watch(tracker: Weak<Tracker>, cache: Arc<CacheFile>) {
     let mut changes = cache.changes();
     while changes.changed().await.is_ok() {
-        let Some(tracker) = tracker.upgrade() else { return };
+        let Some(tracker) = tracker.upgrade() else {
+            return;
+        };
         tracker.lock().touch(cache.key());
         drop(tracker);
         tokio::time::sleep(DEBOUNCE).await;

@@ -21,10 +21,9 @@ pub fn status_of(failure: &Failure) -> Status {
 /// The failure a status carries; one that nobody put there is the transport's: unavailable.
 pub fn failure_of(status: &Status) -> Failure {
     let kind = status.metadata().get(FAILURE);
-    let kind = kind.and_then(|kind| kind.to_str().ok()).map_or(
-        FailureKind::Unavailable,
-        FailureKind::from_name,
-    );
+    let kind = kind
+        .and_then(|kind| kind.to_str().ok())
+        .map_or(FailureKind::Unavailable, FailureKind::from_name);
     Failure::new(kind, status.message())
 }
 
@@ -90,7 +89,11 @@ mod tests {
 
     #[test]
     fn a_failure_survives_the_wire() {
-        for kind in [FailureKind::RateLimited, FailureKind::Denied, FailureKind::Internal] {
+        for kind in [
+            FailureKind::RateLimited,
+            FailureKind::Denied,
+            FailureKind::Internal,
+        ] {
             let failure = failure_of(&status_of(&Failure::new(kind, "why")));
             assert_eq!((failure.kind, failure.message.as_str()), (kind, "why"));
         }
@@ -100,23 +103,42 @@ mod tests {
 
     #[test]
     fn an_interest_is_believed_only_with_the_key_of_its_file() {
-        let pin: Pin = format!("hf://o/n@{}", "a".repeat(40)).parse().expect("a pin");
+        let pin: Pin = format!("hf://o/n@{}", "a".repeat(40))
+            .parse()
+            .expect("a pin");
         let digest = Digest::Sha256([7; 32]);
         let key = FileKey::derive(&pin, "a.bin", 9, &digest);
-        let entry = Entry { path: "a.bin".into(), size: 9, digest, key };
+        let entry = Entry {
+            path: "a.bin".into(),
+            size: 9,
+            digest,
+            key,
+        };
         let file = FileRef::new(&Arc::new(pin), &entry, Token::new("t"));
         let interest = interest_of(&file);
         let back = file_of(&interest).expect("a file");
-        assert_eq!((back.key, back.path, back.token), (file.key, file.path, file.token));
-        let forged = v1::Interest { size: 10, ..interest };
+        assert_eq!(
+            (back.key, back.path, back.token),
+            (file.key, file.path, file.token)
+        );
+        let forged = v1::Interest {
+            size: 10,
+            ..interest
+        };
         assert!(file_of(&forged).is_none());
     }
 
     #[test]
     fn hashes_past_the_end_or_cut_are_refused() {
         let geometry = Geometry { size: 3 << 20 };
-        let run = |first, bytes| v1::HashRun { first, hashes: vec![0; bytes] };
-        assert_eq!(hashes_of(geometry, &run(1, 64)).map(|hashes| hashes.len()), Some(2));
+        let run = |first, bytes| v1::HashRun {
+            first,
+            hashes: vec![0; bytes],
+        };
+        assert_eq!(
+            hashes_of(geometry, &run(1, 64)).map(|hashes| hashes.len()),
+            Some(2)
+        );
         assert!(hashes_of(geometry, &run(2, 64)).is_none());
         assert!(hashes_of(geometry, &run(u32::MAX, 64)).is_none());
         assert!(hashes_of(geometry, &run(0, 33)).is_none());

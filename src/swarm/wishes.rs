@@ -52,7 +52,13 @@ impl Wishes {
         let mut is_news = false;
         let wish = files.entry(file.key).or_insert_with(|| {
             is_news = true;
-            Wish { file: file.clone(), seed, asking: Arc::new(Semaphore::new(1)), since: now, used: now }
+            Wish {
+                file: file.clone(),
+                seed,
+                asking: Arc::new(Semaphore::new(1)),
+                since: now,
+                used: now,
+            }
         });
         is_news |= wish.seed != seed || wish.file.token != file.token;
         wish.used = now;
@@ -68,12 +74,19 @@ impl Wishes {
     /// The files that one seed tracks.
     pub fn of_seed(&self, seed: usize) -> Vec<FileRef> {
         let files = self.lock();
-        files.values().filter(|wish| wish.seed == seed).map(|wish| wish.file.clone()).collect()
+        files
+            .values()
+            .filter(|wish| wish.seed == seed)
+            .map(|wish| wish.file.clone())
+            .collect()
     }
 }
 
 fn forget_one(files: &mut HashMap<FileKey, Wish>) {
-    let oldest = files.iter().min_by_key(|(_, wish)| wish.used).map(|(key, _)| *key);
+    let oldest = files
+        .iter()
+        .min_by_key(|(_, wish)| wish.used)
+        .map(|(key, _)| *key);
     if let Some(key) = oldest {
         files.remove(&key);
     }
