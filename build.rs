@@ -1,41 +1,29 @@
-//! Generates the wire types of every `.proto` below `proto/`, without a system protoc.
-//!
-//! A file names its imports from `proto/`. Messages that carry secrets get no `Debug`, so that no log line
-//! can be written that prints them.
+//! Compiles every `proto/*/*.proto` to Rust. No protoc is needed.
 
-use std::path::{Path, PathBuf};
-use std::{fs, io};
+use std::path::PathBuf;
 
-/// Requests with a `secrets` map.
-const SECRET: [&str; 4] = [
+/// Messages that carry credentials get no `Debug`: no log line can be written that prints them.
+const SECRET: [&str; 8] = [
     ".csi.v1.CreateVolumeRequest",
     ".csi.v1.DeleteVolumeRequest",
     ".csi.v1.ValidateVolumeCapabilitiesRequest",
     ".csi.v1.NodePublishVolumeRequest",
+    ".model_p2p.control.v1.Request",
+    ".model_p2p.swarm.v1.ResolveRequest",
+    ".model_p2p.swarm.v1.ListingRequest",
+    ".model_p2p.swarm.v1.Interest",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let mut files = Vec::new();
-    collect(Path::new("proto"), &mut files)?;
-    files.sort();
-    tonic_prost_build::configure()
-        .skip_debug(SECRET)
-        .compile_fds(protox::compile(files, ["proto"])?)?;
-    Ok(())
-}
-
-fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, files)?;
-        } else if path
-            .extension()
-            .is_some_and(|extension| extension == "proto")
-        {
-            files.push(path);
-        }
+    let mut protos: Vec<PathBuf> = Vec::new();
+    for folder in std::fs::read_dir("proto")? {
+        let files = std::fs::read_dir(folder?.path())?;
+        protos.extend(files.filter_map(|file| Some(file.ok()?.path())));
     }
+    protos.retain(|path| path.extension().is_some_and(|kind| kind == "proto"));
+    protos.sort();
+    let descriptors = protox::compile(&protos, ["proto"])?;
+    tonic_prost_build::configure().skip_debug(SECRET).compile_fds(descriptors)?;
     Ok(())
 }

@@ -9,6 +9,7 @@ mod digest;
 mod ingest;
 mod intake;
 mod local;
+pub mod server;
 
 pub use catalog::LocalCatalog;
 pub use ingest::Ingest;

@@ -1,0 +1,252 @@
+//! The seed's gRPC service: revisions from its catalog, and a tracked session for each node.
+//!
+//! Failures keep their kind on the way ([`wire::status_of`]). A session begins with the node's Hello within
+//! 10 s and ends with its stream. Small files that are final in the seed's store travel with a listing:
+//! config, tokenizer, index and the like, 4 MiB a revision.
+
+use crate::model::{Entry, Listing, PIECE_BYTES, Pin, Reference, Token};
+use crate::source::Catalog;
+use crate::store::{ReadOutcome, State, Store};
+use crate::swarm::tracker::{Session, Tracker};
+use crate::swarm::v1::{self, seed_server, to_node, to_seed};
+use crate::swarm::{session, wire};
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+const HELLO: Duration = Duration::from_secs(10);
+/// Content that travels with one listing.
+const CONTENTS_BYTES_MAX: u64 = 4 << 20;
+/// A small file of any text kind; the named ones below may be larger.
+const SMALL_BYTES_MAX: u64 = 64 << 10;
+/// A page: well below gRPC's 4 MiB.
+const PAGE_BYTES_MAX: usize = 1 << 20;
+
+/// The service; serve it with [`SeedService::into_service`].
+pub struct SeedService {
+    tracker: Arc<Tracker>,
+    catalog: Arc<dyn Catalog>,
+}
+
+impl SeedService {
+    pub fn new(tracker: Arc<Tracker>, catalog: Arc<dyn Catalog>) -> SeedService {
+        SeedService { tracker, catalog }
+    }
+
+    /// What tonic serves.
+    pub fn into_service(self) -> seed_server::SeedServer<SeedService> {
+        seed_server::SeedServer::new(self)
+    }
+}
+
+#[tonic::async_trait]
+impl seed_server::Seed for SeedService {
+    type ListingStream = BoxStream<'static, Result<v1::ListingPage, Status>>;
+    type SessionStream = ReceiverStream<Result<v1::ToNode, Status>>;
+
+    async fn resolve(
+        &self,
+        request: Request<v1::ResolveRequest>,
+    ) -> Result<Response<v1::ResolveReply>, Status> {
+        let request = request.into_inner();
+        let reference: Reference = request.reference.parse().map_err(malformed)?;
+        let token = token(request.token);
+        let pin = self
+            .catalog
+            .resolve(&reference, request.volume.as_deref(), token.as_ref())
+            .await;
+        let pin = pin
+            .map_err(|failure| wire::status_of(&failure))?
+            .to_string();
+        Ok(Response::new(v1::ResolveReply { pin }))
+    }
+
+    async fn listing(
+        &self,
+        request: Request<v1::ListingRequest>,
+    ) -> Result<Response<Self::ListingStream>, Status> {
+        let request = request.into_inner();
+        let pin: Pin = request.pin.parse().map_err(malformed)?;
+        let token = token(request.token);
+        let listing = self.catalog.listing(&pin, token.as_ref()).await;
+        let listing = listing.map_err(|failure| wire::status_of(&failure))?;
+        let store = self.tracker.store().clone();
+        let pages = tokio::task::spawn_blocking(move || pages(&listing, &store)).await;
+        let pages = pages.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(Box::pin(futures::stream::iter(
+            pages.into_iter().map(Ok),
+        ))))
+    }
+
+    async fn session(
+        &self,
+        request: Request<Streaming<v1::ToSeed>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let from = request.remote_addr().map(|addr| addr.ip());
+        let mut inbound = request.into_inner();
+        let first = timeout(HELLO, inbound.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no hello"))??;
+        let Some(to_seed::Message::Hello(hello)) = first.and_then(|first| first.message) else {
+            return Err(Status::invalid_argument("the first message is no hello"));
+        };
+        let session = self.tracker.join(&hello, from);
+        let session = session.ok_or_else(|| Status::resource_exhausted("too many sessions"))?;
+        let (sender, receiver) = mpsc::channel(session::QUEUE);
+        let welcome = Some(to_node::Message::Welcome(self.tracker.welcome()));
+        let _ = sender.send(Ok(v1::ToNode { message: welcome })).await;
+        tokio::spawn(converse(self.tracker.clone(), session, inbound, sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
+/// Listens and tells until either side ends.
+async fn converse(
+    tracker: Arc<Tracker>,
+    session: Arc<Session>,
+    inbound: Streaming<v1::ToSeed>,
+    sender: mpsc::Sender<Result<v1::ToNode, Status>>,
+) {
+    tracing::info!(node = %session.node, addr = %session.addr, "node joined");
+    tokio::select! {
+        () = listen(&tracker, &session, inbound) => {}
+        () = session::tell(tracker.clone(), session.clone(), sender) => {}
+    }
+    tracker.leave(&session);
+    tracing::info!(node = %session.node, "node left");
+}
+
+async fn listen(tracker: &Arc<Tracker>, session: &Session, mut inbound: Streaming<v1::ToSeed>) {
+    while let Ok(Some(told)) = inbound.message().await {
+        match told.message {
+            Some(to_seed::Message::Interest(interest)) => interested(tracker, session, &interest),
+            Some(to_seed::Message::NoInterest(none)) => {
+                if let Some(key) = wire::key_of(&none.key) {
+                    tracker.no_interest(session, key);
+                }
+            }
+            Some(to_seed::Message::Counts(counts)) => tracker.counts(session, &counts),
+            Some(to_seed::Message::Report(report)) => {
+                tracing::warn!(node = %session.node, culprit = %report.peer, piece = report.piece, "corrupt piece reported");
+            }
+            // A second hello, inventories nobody asked for, and messages of later releases.
+            _ => {}
+        }
+    }
+}
+
+fn interested(tracker: &Arc<Tracker>, session: &Session, interest: &v1::Interest) {
+    let Some(file) = wire::file_of(interest) else {
+        tracing::warn!(node = %session.node, path = %interest.path, "malformed interest ignored");
+        return;
+    };
+    if let Err(error) = tracker.interest(session, file) {
+        tracing::warn!(node = %session.node, path = %interest.path, %error, "cannot hold this file");
+    }
+}
+
+fn malformed(error: impl std::error::Error) -> Status {
+    let kind = crate::model::FailureKind::BadReference;
+    wire::status_of(&crate::model::Failure::new(kind, error.to_string()))
+}
+
+fn token(text: Option<String>) -> Option<Token> {
+    text.as_deref().and_then(Token::new)
+}
+
+fn pages(listing: &Listing, store: &Store) -> Vec<v1::ListingPage> {
+    let entries = listing.files().iter().map(|entry| v1::Entry {
+        path: entry.path.clone(),
+        size: entry.size,
+        digest: entry.digest.to_string(),
+    });
+    let mut pages = vec![v1::ListingPage::default()];
+    let mut bytes = 0;
+    for entry in entries {
+        // Path, digest, size and their tags.
+        bytes += entry.path.len() + 100;
+        if bytes > PAGE_BYTES_MAX {
+            bytes = 0;
+            pages.push(v1::ListingPage::default());
+        }
+        pages
+            .last_mut()
+            .into_iter()
+            .for_each(|page| page.entries.push(entry.clone()));
+    }
+    pages.extend(contents(listing, store).map(|content| v1::ListingPage {
+        entries: Vec::new(),
+        contents: vec![content],
+    }));
+    pages
+}
+
+/// The small files that are final here, one a page.
+fn contents(listing: &Listing, store: &Store) -> impl Iterator<Item = v1::Content> {
+    let small = listing.files().iter().filter(|entry| travels(entry));
+    let mut left = CONTENTS_BYTES_MAX;
+    small.filter_map(move |entry| {
+        left = left.checked_sub(entry.size)?;
+        content(entry, store)
+    })
+}
+
+/// Whether a file is worth sending before anybody reads it.
+fn travels(entry: &Entry) -> bool {
+    const NAMED: [&str; 4] = ["config", "tokenizer", "index", "vocab"];
+    const TEXTS: [&str; 7] = ["json", "txt", "model", "py", "jinja", "md", "yaml"];
+    let name = entry.path.rsplit('/').next().unwrap_or_default();
+    let is_text = name
+        .rsplit_once('.')
+        .is_some_and(|(_, kind)| TEXTS.contains(&kind));
+    let is_named = NAMED.iter().any(|word| name.contains(word));
+    is_text
+        && entry.size > 0
+        && entry.size
+            <= if is_named {
+                PIECE_BYTES
+            } else {
+                SMALL_BYTES_MAX
+            }
+}
+
+fn content(entry: &Entry, store: &Store) -> Option<v1::Content> {
+    let file = store
+        .get(entry.key)
+        .filter(|file| file.state() == State::Final)?;
+    let root = file.root()?;
+    match file.read(0, entry.size as usize) {
+        Ok(ReadOutcome::Bytes(bytes)) => Some(v1::Content {
+            key: entry.key.0.to_vec(),
+            bytes: bytes.to_vec(),
+            root: root.to_vec(),
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Digest, FileKey};
+
+    #[test]
+    fn small_texts_travel_and_weights_do_not() {
+        let travels = |path: &str, size| {
+            let (digest, key) = (Digest::GitSha1([0; 20]), FileKey([0; 32]));
+            travels(&Entry {
+                path: path.into(),
+                size,
+                digest,
+                key,
+            })
+        };
+        assert!(travels("config.json", 700) && travels("a/tokenizer.json", 900_000));
+        assert!(travels("chat.py", 64 << 10) && !travels("chat.py", (64 << 10) + 1));
+        assert!(!travels("tokenizer.json", PIECE_BYTES + 1) && !travels("model.safetensors", 9));
+        assert!(!travels("config.json", 0));
+    }
+}

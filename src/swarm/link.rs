@@ -1,0 +1,350 @@
+//! A node's stream to one seed: says what this node wants and has, takes in what the seed tells.
+//!
+//! After a break it dials again with a growing pause and says everything anew. What to say is compared with
+//! what was said, so nothing is queued but at most 64 reports.
+
+use super::neighbours::Neighbours;
+use super::recent::Recent;
+use super::v1::{self, seed_client::SeedClient, to_node, to_seed};
+use super::wire;
+use super::wishes::Wishes;
+use crate::backoff::Backoff;
+use crate::model::{FileKey, Token};
+use crate::store::{CacheFile, StoreError};
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+/// A connection lost for less than this may come back before anyone else is asked.
+const GRACE: Duration = Duration::from_secs(3);
+const WELCOME: Duration = Duration::from_secs(10);
+const COUNTS: Duration = Duration::from_secs(5);
+
+/// What a link works with.
+pub struct LinkParts {
+    pub index: usize,
+    pub hello: v1::Hello,
+    pub wishes: Arc<Wishes>,
+    pub files: Arc<Recent>,
+    pub neighbours: Arc<Neighbours>,
+}
+
+pub struct SeedLink {
+    /// `host:port` as configured: the seed's name on this node.
+    pub name: String,
+    channel: Channel,
+    parts: LinkParts,
+    state: Mutex<LinkState>,
+    wake: Notify,
+    reports: mpsc::Sender<v1::Report>,
+    reported: Mutex<Option<mpsc::Receiver<v1::Report>>>,
+}
+
+struct LinkState {
+    piece_addr: Option<String>,
+    since: Instant,
+}
+
+/// What the seed knows of this node.
+#[derive(Default)]
+struct Said {
+    interests: HashMap<FileKey, Option<Token>>,
+    counts: HashMap<FileKey, u32>,
+}
+
+impl SeedLink {
+    pub fn new(name: &str, parts: LinkParts) -> Result<SeedLink, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(format!("http://{name}"))?;
+        let endpoint = endpoint
+            .connect_timeout(Duration::from_secs(3))
+            .http2_keep_alive_interval(Duration::from_secs(10))
+            .keep_alive_timeout(Duration::from_secs(5))
+            .keep_alive_while_idle(true);
+        let (reports, reported) = mpsc::channel(64);
+        Ok(SeedLink {
+            name: name.to_owned(),
+            channel: endpoint.connect_lazy(),
+            parts,
+            state: Mutex::new(LinkState {
+                piece_addr: None,
+                since: Instant::now(),
+            }),
+            wake: Notify::new(),
+            reports,
+            reported: Mutex::new(Some(reported)),
+        })
+    }
+
+    pub fn client(&self) -> SeedClient<Channel> {
+        SeedClient::new(self.channel.clone())
+    }
+
+    /// Where the seed serves pieces, while it is connected.
+    pub fn piece_addr(&self) -> Option<String> {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .piece_addr
+            .clone()
+    }
+
+    /// Connected, or not for long enough to be given up.
+    pub fn is_likely_up(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.piece_addr.is_some() || state.since.elapsed() < GRACE
+    }
+
+    /// Without TLS a credential may leave the process only if it does not leave the machine.
+    pub fn may_carry_tokens(&self) -> bool {
+        let host = self
+            .name
+            .rsplit_once(':')
+            .map_or(self.name.as_str(), |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
+    /// The wishes have changed.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Tells the seed about a bad peer; dropped when 64 are waiting already.
+    pub fn report(&self, report: v1::Report) {
+        let _ = self.reports.try_send(report);
+    }
+
+    fn set_piece_addr(&self, piece_addr: Option<String>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.piece_addr.is_some() != piece_addr.is_some() {
+            state.since = Instant::now();
+        }
+        state.piece_addr = piece_addr;
+    }
+
+    /// Keeps the stream up until `shutdown`.
+    pub async fn run(self: Arc<SeedLink>, shutdown: CancellationToken) {
+        let Some(mut reports) = self
+            .reported
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        else {
+            return;
+        };
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        loop {
+            let ended = shutdown
+                .run_until_cancelled(self.session(&mut reports))
+                .await;
+            let was_up = self.piece_addr().is_some();
+            self.set_piece_addr(None);
+            match ended {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(status)) => {
+                    tracing::info!(seed = %self.name, cause = status.message(), "seed is not connected")
+                }
+            }
+            if was_up {
+                backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    async fn session(&self, reports: &mut mpsc::Receiver<v1::Report>) -> Result<(), Status> {
+        let (sender, receiver) = mpsc::channel(16);
+        let gone = |_| Status::unavailable("stream closed");
+        sender
+            .send(message(to_seed::Message::Hello(self.parts.hello.clone())))
+            .await
+            .map_err(gone)?;
+        let mut inbound = timeout(
+            WELCOME,
+            self.client().session(ReceiverStream::new(receiver)),
+        )
+        .await
+        .map_err(|_| Status::deadline_exceeded("no answer"))??
+        .into_inner();
+        let welcome = timeout(WELCOME, inbound.message())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no welcome"))??;
+        let Some(to_node::Message::Welcome(welcome)) = welcome.and_then(|first| first.message)
+        else {
+            return Err(Status::failed_precondition(
+                "the seed's first message is no welcome",
+            ));
+        };
+        self.set_piece_addr(Some(self.reachable(&welcome.piece_addr)));
+        let mut saying = std::pin::pin!(self.say(sender, reports));
+        loop {
+            tokio::select! {
+                told = inbound.message() => match told? {
+                    Some(told) => self.take(told).await,
+                    None => return Ok(()),
+                },
+                () = &mut saying => return Ok(()),
+            }
+        }
+    }
+
+    /// An unspecified host is the one this seed was configured with.
+    fn reachable(&self, addr: &str) -> String {
+        match (
+            addr.parse::<std::net::SocketAddr>(),
+            self.name.rsplit_once(':'),
+        ) {
+            (Ok(told), Some((host, _))) if told.ip().is_unspecified() => {
+                format!("{host}:{}", told.port())
+            }
+            _ => addr.to_owned(),
+        }
+    }
+
+    async fn say(
+        &self,
+        stream: mpsc::Sender<v1::ToSeed>,
+        reports: &mut mpsc::Receiver<v1::Report>,
+    ) {
+        let mut said = Said::default();
+        let mut counts = tokio::time::interval(COUNTS);
+        loop {
+            let mut messages = self.new_interests(&mut said);
+            tokio::select! {
+                biased;
+                () = std::future::ready(()), if !messages.is_empty() => {}
+                () = self.wake.notified() => {}
+                Some(report) = reports.recv() => messages.push(to_seed::Message::Report(report)),
+                _ = counts.tick() => messages.extend(self.new_counts(&mut said)),
+            }
+            for one in messages {
+                if stream.send(message(one)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn new_interests(&self, said: &mut Said) -> Vec<to_seed::Message> {
+        let files = self.parts.wishes.of_seed(self.parts.index);
+        let now: HashMap<_, _> = files
+            .iter()
+            .map(|file| (file.key, file.token.clone()))
+            .collect();
+        let gone = said.interests.keys().filter(|key| !now.contains_key(key));
+        let mut messages: Vec<_> = gone
+            .map(|key| {
+                to_seed::Message::NoInterest(v1::NoInterest {
+                    key: key.0.to_vec(),
+                })
+            })
+            .collect();
+        let new = files
+            .iter()
+            .filter(|file| said.interests.get(&file.key) != Some(&file.token));
+        messages.extend(new.map(|file| to_seed::Message::Interest(wire::interest_of(file))));
+        said.interests = now;
+        messages
+    }
+
+    fn new_counts(&self, said: &mut Said) -> Option<to_seed::Message> {
+        self.parts.files.sweep();
+        let count = |key: &FileKey| self.parts.files.peek(*key).map_or(0, |file| file.count());
+        let now: HashMap<_, _> = said
+            .interests
+            .keys()
+            .map(|key| (*key, count(key)))
+            .collect();
+        let changed = now
+            .iter()
+            .filter(|(key, count)| said.counts.get(key) != Some(count));
+        let counts: Vec<_> = changed
+            .map(|(key, pieces)| v1::Count {
+                key: key.0.to_vec(),
+                pieces: *pieces,
+            })
+            .collect();
+        said.counts.extend(now);
+        (!counts.is_empty()).then_some(to_seed::Message::Counts(v1::Counts { counts }))
+    }
+
+    async fn take(&self, told: v1::ToNode) {
+        let ended = match told.message {
+            Some(to_node::Message::PeerSet(set)) => return self.take_peers(&set),
+            Some(to_node::Message::Hashes(hashes)) => return self.take_hashes(&hashes),
+            Some(to_node::Message::Final(last)) => match <[u8; 32]>::try_from(last.root) {
+                Ok(root) => {
+                    self.change(&last.key, move |file| file.finish(root).map(drop))
+                        .await
+                }
+                Err(_) => return,
+            },
+            Some(to_node::Message::Revoke(revoke)) => {
+                self.change(&revoke.key, |file| file.revoke()).await
+            }
+            // Of later releases.
+            _ => return,
+        };
+        if let Err(error) = ended {
+            tracing::warn!(seed = %self.name, %error, "cannot take what the seed told");
+        }
+    }
+
+    fn take_peers(&self, set: &v1::PeerSet) {
+        if let Some(key) = wire::key_of(&set.key) {
+            let others = set
+                .peers
+                .iter()
+                .filter(|peer| peer.node != self.parts.hello.node);
+            let addrs = others.map(|peer| Arc::from(peer.addr.as_str()));
+            self.parts
+                .neighbours
+                .set(key, addrs.take(super::tracker::PEERS_MAX));
+        }
+    }
+
+    fn take_hashes(&self, hashes: &v1::Hashes) {
+        let Some(file) = self.file(&hashes.key) else {
+            return;
+        };
+        for run in &hashes.runs {
+            if let Some(hashes) = wire::hashes_of(file.geometry(), run) {
+                file.learn(run.first, &hashes);
+            }
+        }
+    }
+
+    /// Only files that this node wants: a seed cannot fill its store with others.
+    fn file(&self, key: &[u8]) -> Option<Arc<CacheFile>> {
+        let key = wire::key_of(key)?;
+        let size = self.parts.wishes.geometry(key)?.size;
+        self.parts.files.file(key, size).ok()
+    }
+
+    async fn change(
+        &self,
+        key: &[u8],
+        change: impl FnOnce(&CacheFile) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let Some(file) = self.file(key) else {
+            return Ok(());
+        };
+        tokio::task::spawn_blocking(move || change(&file))
+            .await
+            .unwrap_or(Ok(()))
+    }
+}
+
+fn message(message: to_seed::Message) -> v1::ToSeed {
+    v1::ToSeed {
+        message: Some(message),
+    }
+}

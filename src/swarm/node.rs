@@ -1,0 +1,230 @@
+//! A node in the swarm: pieces from neighbours first, then from the file's seed.
+//!
+//! [`Swarm::start`] begins the piece server, the neighbours' HAVE service on the same port and a stream to
+//! each seed; all of it ends with `shutdown`. As a [`Source`] it brings a demanded piece from whoever has
+//! it, and runs in the background from neighbours, or from what the seed chooses among the pieces that no
+//! neighbour has. It retries for [`PATIENCE`] and then fails with the last cause.
+
+use super::availability::Availability;
+use super::client::{PieceClient, TransferError};
+use super::have::PeerService;
+use super::link::{LinkParts, SeedLink};
+use super::neighbours::Neighbours;
+use super::peers::Peers;
+use super::provider::NodeProvider;
+use super::recent::Recent;
+use super::server::PieceServer;
+use super::slots::Slots;
+use super::v1::{self, peer_server::PeerServer};
+use super::wishes::{Wish, Wishes};
+use crate::model::{Failure, FailureKind, FileKey, Token};
+use crate::source::{Arrival, FileRef, Need, Source};
+use crate::store::{CacheFile, Store};
+use async_trait::async_trait;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+
+/// How long one call tries before it fails: the caller asks again while its reader waits.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Clone)]
+pub struct SwarmConfig {
+    /// Unique in the cluster and stable over restarts.
+    pub node_id: String,
+    /// `host:port` of each seed's control port. The text is the seed's name: the same on every node.
+    pub seeds: Vec<String>,
+    /// Where others reach `listener`; an unspecified IP stands for the one a seed sees this node at.
+    pub piece_addr: SocketAddr,
+    pub slots: Slots,
+}
+
+/// A running node.
+pub struct Swarm {
+    pub(super) node_id: String,
+    pub(super) files: Arc<Recent>,
+    pub(super) wishes: Arc<Wishes>,
+    pub(super) availability: Arc<Availability>,
+    pub(super) peers: Peers,
+    pub(super) client: PieceClient,
+    pub(super) store: Store,
+    pub(super) links: Vec<Arc<SeedLink>>,
+}
+
+impl Swarm {
+    /// Starts a node on a bound socket, within a tokio runtime. Fails when a seed's name is no `host:port`.
+    pub fn start(
+        config: SwarmConfig,
+        store: Store,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Swarm>, Failure> {
+        let files = Arc::new(Recent::new(store.clone()));
+        let (wishes, availability) = (
+            Arc::new(Wishes::default()),
+            Arc::new(Availability::default()),
+        );
+        let known = wishes.clone();
+        let geometries = Arc::new(move |key| known.geometry(key));
+        let neighbours = Arc::new(Neighbours::new(availability.clone(), geometries));
+        let links = config.seeds.iter().enumerate().map(|(index, name)| {
+            let parts = LinkParts {
+                index,
+                hello: hello(&config),
+                wishes: wishes.clone(),
+                files: files.clone(),
+                neighbours: neighbours.clone(),
+            };
+            SeedLink::new(name, parts).map(Arc::new).map_err(|error| {
+                Failure::new(
+                    FailureKind::BadReference,
+                    format!("seed `{name}`: {error}: write host:port"),
+                )
+            })
+        });
+        let swarm = Arc::new(Swarm {
+            client: PieceClient::new(store.clone(), config.node_id.clone()),
+            links: links.collect::<Result<_, _>>()?,
+            node_id: config.node_id,
+            files,
+            wishes,
+            availability,
+            peers: Peers::default(),
+            store,
+        });
+        swarm.spawn(config.slots, listener, shutdown);
+        Ok(swarm)
+    }
+
+    fn spawn(&self, slots: Slots, listener: TcpListener, shutdown: CancellationToken) {
+        let provider = Arc::new(NodeProvider {
+            files: self.files.clone(),
+        });
+        let (server, grpc) = PieceServer::new(provider, slots);
+        let have = PeerServer::new(PeerService {
+            files: self.files.clone(),
+        });
+        let control = tonic::transport::Server::builder().add_service(have);
+        tokio::spawn(control.serve_with_incoming_shutdown(
+            ReceiverStream::new(grpc),
+            shutdown.clone().cancelled_owned(),
+        ));
+        tokio::spawn(server.run(listener, shutdown.clone()));
+        for link in &self.links {
+            tokio::spawn(link.clone().run(shutdown.clone()));
+        }
+    }
+
+    /// The seed for a key: the first in the key's own order that is up, or the first of all.
+    pub(super) fn link_for(
+        &self,
+        key: &[u8; 32],
+        token: Option<&Token>,
+    ) -> Result<(usize, &Arc<SeedLink>), Failure> {
+        let mut ranked: Vec<_> = self.links.iter().enumerate().collect();
+        ranked.sort_by_key(|(_, link)| *blake3::keyed_hash(key, link.name.as_bytes()).as_bytes());
+        let up = ranked.iter().find(|(_, link)| link.is_likely_up());
+        let (index, link) = *up.or(ranked.first()).ok_or_else(|| {
+            Failure::new(
+                FailureKind::Unavailable,
+                "no seed is configured: set --seed host:port",
+            )
+        })?;
+        if token.is_some() && !link.may_carry_tokens() {
+            let message = format!(
+                "token not sent to seed {}: enable TLS between nodes and seeds",
+                link.name
+            );
+            return Err(Failure::new(FailureKind::Unauthenticated, message));
+        }
+        Ok((index, link))
+    }
+
+    /// Opens a file and tells its seed that it is wanted.
+    pub(super) fn open(&self, file: &FileRef) -> Result<(Arc<CacheFile>, Wish), Failure> {
+        let (seed, link) = self.link_for(&file.key.0, file.token.as_ref())?;
+        let cache = self.files.file(file.key, file.size);
+        let cache =
+            cache.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+        let (wish, is_news) = self.wishes.want(file, seed);
+        if is_news {
+            self.links.iter().for_each(|link| link.wake());
+            link.wake();
+        }
+        Ok((cache, wish))
+    }
+
+    /// Draws the consequence of a failed request to a neighbour.
+    pub(super) fn blame(
+        &self,
+        addr: &Arc<str>,
+        key: FileKey,
+        run: std::ops::Range<u32>,
+        error: &TransferError,
+    ) {
+        tracing::debug!(peer = %addr, file = %key, piece = run.start, %error, "peer gave nothing");
+        match error {
+            TransferError::Busy { after } => self.peers.busy(addr, *after),
+            TransferError::NotHere => {
+                run.for_each(|index| self.availability.lacks(addr, key, index))
+            }
+            TransferError::Corrupt { piece } => self.ban(addr, key, *piece),
+            TransferError::NoHash { .. } | TransferError::Store(_) | TransferError::Unwanted => {}
+            _ => self.peers.rest(addr),
+        }
+    }
+
+    fn ban(&self, addr: &Arc<str>, key: FileKey, piece: u32) {
+        tracing::warn!(peer = %addr, file = %key, piece, "peer gave a corrupt piece, banned for 60 s");
+        self.peers.ban(addr);
+        self.client.forget(addr);
+        let kind = v1::report::Kind::Corrupt.into();
+        let report = v1::Report {
+            peer: addr.to_string(),
+            key: key.0.to_vec(),
+            piece,
+            kind,
+        };
+        self.links
+            .iter()
+            .for_each(|link| link.report(report.clone()));
+    }
+}
+
+fn hello(config: &SwarmConfig) -> v1::Hello {
+    v1::Hello {
+        node: config.node_id.clone(),
+        piece_addr: config.piece_addr.to_string(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+#[async_trait]
+impl Source for Swarm {
+    async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
+        let (cache, _) = self.open(file)?;
+        super::demand::Demand {
+            swarm: self,
+            file,
+            cache,
+            index,
+        }
+        .run()
+        .await
+    }
+
+    async fn some(&self, file: &FileRef, need: &Arc<Need>) -> Result<Arrival, Failure> {
+        let (cache, _) = self.open(file)?;
+        super::background::Background {
+            swarm: self,
+            file,
+            cache,
+            need,
+        }
+        .run()
+        .await
+    }
+}

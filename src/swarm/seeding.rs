@@ -1,0 +1,207 @@
+//! What a seed serves: its store, and through its origin what is not there yet.
+//!
+//! `any` gives a node pieces that nobody was given yet. While everything that is here has been given and
+//! more is to come from the hub, it waits a little for that, for the nodes can pass the old pieces on
+//! themselves; then it gives the least given. A wanted piece goes out twice; later askers are sent to a
+//! holder. A store without room is read through, piece by piece.
+
+use super::provider::{Chosen, Content, Provider, Refusal};
+use super::request::Request;
+use super::tracker::Tracker;
+use crate::model::{Bitfield, Failure, FailureKind, FileKey};
+use crate::source::{FileRef, Origin};
+use crate::store::CacheFile;
+use async_trait::async_trait;
+use futures::future::try_join_all;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long new pieces are waited for while old ones could be given: two flushes of a HAVE stream.
+const FRESH_WAIT: Duration = Duration::from_millis(100);
+
+pub struct SeedProvider {
+    tracker: Arc<Tracker>,
+    origin: Arc<dyn Origin>,
+}
+
+impl SeedProvider {
+    pub fn new(tracker: Arc<Tracker>, origin: Arc<dyn Origin>) -> SeedProvider {
+        SeedProvider { tracker, origin }
+    }
+
+    fn open(&self, request: &Request) -> Result<(FileRef, Arc<CacheFile>), Refusal> {
+        let file = self
+            .tracker
+            .file(request.key, &request.node)
+            .ok_or(Refusal::NoInterest)?;
+        let cache = self
+            .tracker
+            .store()
+            .file(file.key, file.size)
+            .map_err(|error| {
+                Refusal::Failed(Failure::new(FailureKind::Internal, error.to_string()))
+            })?;
+        Ok((file, cache))
+    }
+
+    async fn bring(
+        &self,
+        file: &FileRef,
+        cache: Arc<CacheFile>,
+        run: Range<u32>,
+    ) -> Result<Content, Refusal> {
+        let end = run.end.min(cache.geometry().pieces());
+        let missing = (run.start..end).filter(|index| !cache.has(*index));
+        let demands = missing.map(|index| self.origin.demand(file, index));
+        match try_join_all(demands).await {
+            Ok(_) => Ok(Content::File(cache)),
+            Err(failure) if failure.kind == FailureKind::NoRoom && run.len() == 1 => {
+                let piece = self
+                    .origin
+                    .read_through(file, run.start)
+                    .await
+                    .map_err(Refusal::Failed)?;
+                Ok(Content::Bytes(cache, piece))
+            }
+            Err(failure) => Err(Refusal::Failed(failure)),
+        }
+    }
+
+    async fn wanted(
+        &self,
+        request: &Request,
+        file: &FileRef,
+        cache: Arc<CacheFile>,
+        index: u32,
+    ) -> Result<Chosen, Refusal> {
+        if !request.tried
+            && let Some(holder) = self.holder(file.key, index, &request.node)
+        {
+            return Err(Refusal::Holder(holder));
+        }
+        let (run, pieces) = (index..index + 1, cache.geometry().pieces());
+        let gift = self
+            .tracker
+            .ledger()
+            .give(file.key, &request.node, run.clone(), pieces);
+        let content = self.bring(file, cache, run.clone()).await?;
+        Ok(Chosen {
+            run,
+            content,
+            gift: Some(gift),
+        })
+    }
+
+    /// Any of the nodes that were given the piece and are still there.
+    fn holder(&self, key: FileKey, index: u32, asker: &str) -> Option<String> {
+        let holders = self.tracker.ledger().holders(key, index, asker);
+        let addrs: Vec<_> = holders
+            .iter()
+            .filter_map(|node| self.tracker.addr_of(node))
+            .collect();
+        let at = rand::random_range(0..addrs.len().max(1));
+        addrs.into_iter().nth(at)
+    }
+
+    async fn choose(
+        &self,
+        request: &Request,
+        file: &FileRef,
+        cache: Arc<CacheFile>,
+        need: &Bitfield,
+    ) -> Result<Chosen, Refusal> {
+        let ledger = self.tracker.ledger();
+        loop {
+            let have = cache.have();
+            let (here, missing) = (need.and(&have), need.minus(&have));
+            let fresh = here.and(&ledger.fresh(file.key, need.len()));
+            let gift = ledger.choose(file.key, &request.node, &fresh);
+            let gift = match gift {
+                None if self.fetch(file, &here, &missing).await? => continue,
+                None => ledger.choose(file.key, &request.node, &here),
+                gift => gift,
+            };
+            return match gift {
+                Some(gift) => Ok(Chosen {
+                    run: gift.run(),
+                    content: Content::File(cache),
+                    gift: Some(gift),
+                }),
+                None => self.read_through(request, file, cache, &missing).await,
+            };
+        }
+    }
+
+    /// Gets something that is missing. False when there is nothing to get, when that takes too long while
+    /// `here` has something to give, or when the store is full.
+    async fn fetch(
+        &self,
+        file: &FileRef,
+        here: &Bitfield,
+        missing: &Bitfield,
+    ) -> Result<bool, Refusal> {
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let fetching = self.origin.any(file, missing);
+        let fetched = match here.is_empty() {
+            true => fetching.await,
+            false => match timeout(FRESH_WAIT, fetching).await {
+                Ok(Ok(())) => Ok(()),
+                _ => return Ok(false),
+            },
+        };
+        match fetched {
+            Err(failure) if failure.kind == FailureKind::NoRoom => Ok(false),
+            fetched => fetched.map(|()| true).map_err(Refusal::Failed),
+        }
+    }
+
+    async fn read_through(
+        &self,
+        request: &Request,
+        file: &FileRef,
+        cache: Arc<CacheFile>,
+        missing: &Bitfield,
+    ) -> Result<Chosen, Refusal> {
+        let index = missing.iter().next().ok_or(Refusal::NotHere)?;
+        self.wanted(request, file, cache, index).await
+    }
+}
+
+#[async_trait]
+impl Provider for SeedProvider {
+    async fn ready(&self, request: &Request, run: Range<u32>) -> Result<Content, Refusal> {
+        let (file, cache) = self.open(request)?;
+        self.bring(&file, cache, run).await
+    }
+
+    async fn any(
+        &self,
+        request: &Request,
+        wanted: Option<u32>,
+        need: Vec<u8>,
+    ) -> Result<Chosen, Refusal> {
+        let (file, cache) = self.open(request)?;
+        let pieces = cache.geometry().pieces();
+        if let Some(index) = wanted {
+            let index = (index < pieces).then_some(index).ok_or(Refusal::NotHere)?;
+            return self.wanted(request, &file, cache, index).await;
+        }
+        let malformed = || {
+            Failure::new(
+                FailureKind::Internal,
+                "need bitmap is not of the file's length",
+            )
+        };
+        let need =
+            Bitfield::from_bytes(need, pieces).ok_or_else(|| Refusal::Failed(malformed()))?;
+        self.choose(request, &file, cache, &need).await
+    }
+
+    fn tells_hashes(&self) -> bool {
+        true
+    }
+}

@@ -1,0 +1,116 @@
+//! The seed's side of one node's stream: tells the present state of what changed.
+//!
+//! What was told is remembered per file (one bit a piece), so only what is new goes out. While the node is
+//! slow to take it, changes gather as keys, not as messages. A node that takes nothing for 30 s is dropped;
+//! it reconnects and is told everything.
+
+use super::tracker::{DEBOUNCE, Session, Tracker};
+use super::v1::{self, to_node::Message};
+use crate::model::{Bitfield, FileKey};
+use crate::store::{CacheFile, State};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tonic::Status;
+
+/// Messages to one node on their way into its stream.
+pub const QUEUE: usize = 16;
+
+/// Hashes a message: 256 KiB, well below gRPC's 4 MiB.
+const HASHES_MAX: usize = 8192;
+
+const STALLED: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+struct Told {
+    hashes: Option<Bitfield>,
+    peers: Option<Vec<v1::Neighbour>>,
+    is_final: bool,
+    is_revoked: bool,
+}
+
+/// Tells `session`'s node what changes, until it is gone.
+pub async fn tell(
+    tracker: Arc<Tracker>,
+    session: Arc<Session>,
+    stream: mpsc::Sender<Result<v1::ToNode, Status>>,
+) {
+    let mut told: HashMap<FileKey, Told> = HashMap::new();
+    loop {
+        let changed = tokio::select! {
+            changed = session.changed() => changed,
+            () = stream.closed() => return,
+        };
+        for key in changed {
+            let Some((cache, peers)) = tracker.view(&session, key) else {
+                told.remove(&key);
+                continue;
+            };
+            for message in news(told.entry(key).or_default(), &cache, peers) {
+                let message = Ok(v1::ToNode {
+                    message: Some(message),
+                });
+                if !matches!(timeout(STALLED, stream.send(message)).await, Ok(Ok(()))) {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(DEBOUNCE).await;
+    }
+}
+
+/// Peers first, so that a node knows whom to ask when hashes arrive.
+fn news(told: &mut Told, cache: &CacheFile, peers: Vec<v1::Neighbour>) -> Vec<Message> {
+    let (mut news, key) = (Vec::new(), cache.key().0.to_vec());
+    if told.peers.as_ref() != Some(&peers) {
+        told.peers = Some(peers.clone());
+        news.push(Message::PeerSet(v1::PeerSet {
+            key: key.clone(),
+            peers,
+        }));
+    }
+    let state = cache.state();
+    if state == State::Revoked {
+        if !std::mem::replace(&mut told.is_revoked, true) {
+            news.push(Message::Revoke(v1::Revoke { key }));
+        }
+        return news;
+    }
+    news.extend(new_hashes(told, cache));
+    if let (State::Final, Some(root), false) = (state, cache.root(), told.is_final) {
+        told.is_final = true;
+        news.push(Message::Final(v1::Final {
+            key,
+            root: root.to_vec(),
+        }));
+    }
+    news
+}
+
+fn new_hashes(told: &mut Told, cache: &CacheFile) -> Vec<Message> {
+    let pieces = cache.geometry().pieces();
+    let before = told.hashes.get_or_insert_with(|| Bitfield::new(pieces));
+    let new: Vec<u32> = cache.have().minus(before).iter().collect();
+    new.iter().for_each(|index| before.set(*index, true));
+    let message = |indices: &[u32]| {
+        Message::Hashes(v1::Hashes {
+            key: cache.key().0.to_vec(),
+            runs: runs(cache, indices),
+        })
+    };
+    new.chunks(HASHES_MAX).map(message).collect()
+}
+
+fn runs(cache: &CacheFile, indices: &[u32]) -> Vec<v1::HashRun> {
+    let run = |run: &[u32]| v1::HashRun {
+        first: run[0],
+        hashes: run
+            .iter()
+            .map_while(|index| cache.hash(*index))
+            .flatten()
+            .collect(),
+    };
+    indices.chunk_by(|a, b| a + 1 == *b).map(run).collect()
+}

@@ -1,0 +1,321 @@
+//! The tracker: who wants and who has which file, on the seed that owns it.
+//!
+//! Sessions tell what their nodes want and hold; what changes is noted as a dirty key in each session
+//! concerned, and the session's own task ([`super::session`]) tells its node the present state: nothing is
+//! queued, so a slow node costs one key set. Everything here is in memory; after a restart nodes tell it again.
+//!
+//! Bounds: 10,000 sessions; 16,384 interests and 100,000 counts a session. What goes beyond is ignored and
+//! logged. A file somebody is interested in is open in the seed's store, and so not evicted as a whole.
+
+use super::ledger::Ledger;
+use super::v1;
+use super::wire;
+use crate::model::FileKey;
+use crate::source::FileRef;
+use crate::store::{CacheFile, Store, StoreError};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::task::AbortOnDropHandle;
+
+const SESSIONS_MAX: usize = 10_000;
+const INTERESTS_MAX: usize = 16_384;
+const COUNTS_MAX: usize = 100_000;
+/// Neighbours a node and file: more bring nothing (1.14 of the bound at 30 as at 100).
+pub const PEERS_MAX: usize = 30;
+/// News of a file is told at most this often.
+pub const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// A seed's view of its nodes.
+pub struct Tracker {
+    name: String,
+    piece_addr: String,
+    store: Store,
+    ledger: Arc<Ledger>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sessions: HashMap<String, Arc<Session>>,
+    files: HashMap<FileKey, Track>,
+    /// Nodes that hold pieces, whether they are interested or not.
+    holders: HashMap<FileKey, BTreeSet<String>>,
+    /// Sessions so far, to tell a node's old one from its new one.
+    count: u64,
+}
+
+struct Track {
+    cache: Arc<CacheFile>,
+    interested: HashMap<String, FileRef>,
+    newest: FileRef,
+    _watch: AbortOnDropHandle<()>,
+}
+
+/// One node's stream.
+pub struct Session {
+    pub node: String,
+    /// Of its piece server.
+    pub addr: String,
+    id: u64,
+    dirty: Mutex<BTreeSet<FileKey>>,
+    wake: Notify,
+}
+
+impl Session {
+    fn touch(&self, key: FileKey) {
+        self.dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key);
+        self.wake.notify_one();
+    }
+
+    /// The keys that changed, once there are any.
+    pub async fn changed(&self) -> BTreeSet<FileKey> {
+        loop {
+            let dirty =
+                std::mem::take(&mut *self.dirty.lock().unwrap_or_else(PoisonError::into_inner));
+            if !dirty.is_empty() {
+                return dirty;
+            }
+            self.wake.notified().await;
+        }
+    }
+}
+
+impl Tracker {
+    /// `name` tells seeds apart; `piece_addr` is where nodes reach this seed's piece server: an unspecified
+    /// host (`0.0.0.0:7001`) stands for the host they reach the control port at.
+    pub fn new(name: &str, piece_addr: &str, store: Store) -> Arc<Tracker> {
+        Arc::new(Tracker {
+            name: name.to_owned(),
+            piece_addr: piece_addr.to_owned(),
+            store,
+            ledger: Arc::default(),
+            state: Mutex::default(),
+        })
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+
+    pub fn welcome(&self) -> v1::Welcome {
+        v1::Welcome {
+            seed: self.name.clone(),
+            piece_addr: self.piece_addr.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a node's session; an earlier one of the same node ends. `None` when there are too many.
+    pub fn join(&self, hello: &v1::Hello, from: Option<IpAddr>) -> Option<Arc<Session>> {
+        let mut state = self.lock();
+        if state.sessions.len() >= SESSIONS_MAX && !state.sessions.contains_key(&hello.node) {
+            return None;
+        }
+        state.count += 1;
+        let session = Arc::new(Session {
+            node: hello.node.clone(),
+            addr: super::reachable(&hello.piece_addr, from),
+            id: state.count,
+            dirty: Mutex::default(),
+            wake: Notify::new(),
+        });
+        state.sessions.insert(hello.node.clone(), session.clone());
+        Some(session)
+    }
+
+    /// Ends a session, unless the node has a newer one already.
+    pub fn leave(&self, session: &Session) {
+        let mut state = self.lock();
+        if !state.is_current(session) {
+            return;
+        }
+        state.sessions.remove(&session.node);
+        for holders in state.holders.values_mut() {
+            holders.remove(&session.node);
+        }
+        state.holders.retain(|_, nodes| !nodes.is_empty());
+        let keys: Vec<_> = state.files.keys().copied().collect();
+        for key in keys {
+            state.lose_interest(key, &session.node, &self.ledger);
+        }
+    }
+
+    /// A node wants a file. `Err`: this seed's store cannot hold it.
+    pub fn interest(
+        self: &Arc<Tracker>,
+        session: &Session,
+        file: FileRef,
+    ) -> Result<(), StoreError> {
+        let cache = self.store.file(file.key, file.size)?;
+        let mut state = self.lock();
+        let known = state.files.len() < INTERESTS_MAX || state.files.contains_key(&file.key);
+        if !known || !state.is_current(session) {
+            tracing::warn!(node = %session.node, file = %file.key, "interest ignored");
+            return Ok(());
+        }
+        let track = state.files.entry(file.key).or_insert_with(|| Track {
+            _watch: AbortOnDropHandle::new(tokio::spawn(watch(
+                Arc::downgrade(self),
+                cache.clone(),
+            ))),
+            interested: HashMap::new(),
+            newest: file.clone(),
+            cache,
+        });
+        track.newest = file.clone();
+        let key = file.key;
+        track.interested.insert(session.node.clone(), file);
+        state.touch(key);
+        Ok(())
+    }
+
+    pub fn no_interest(&self, session: &Session, key: FileKey) {
+        let mut state = self.lock();
+        if state.is_current(session) {
+            state.lose_interest(key, &session.node, &self.ledger);
+        }
+    }
+
+    /// A node tells how many pieces it holds.
+    pub fn counts(&self, session: &Session, counts: &v1::Counts) {
+        let mut state = self.lock();
+        for count in counts.counts.iter().take(COUNTS_MAX) {
+            let Some(key) = wire::key_of(&count.key) else {
+                continue;
+            };
+            let holders = state.holders.entry(key).or_default();
+            let changed = match count.pieces {
+                0 => holders.remove(&session.node),
+                _ => holders.insert(session.node.clone()),
+            };
+            if changed {
+                state.touch(key);
+            }
+        }
+    }
+
+    /// A file as `node` wants it, or as anybody does.
+    pub fn file(&self, key: FileKey, node: &str) -> Option<FileRef> {
+        let state = self.lock();
+        let track = state.files.get(&key)?;
+        Some(track.interested.get(node).unwrap_or(&track.newest).clone())
+    }
+
+    /// Where a node's piece server is.
+    pub fn addr_of(&self, node: &str) -> Option<String> {
+        self.lock()
+            .sessions
+            .get(node)
+            .map(|session| session.addr.clone())
+    }
+
+    /// The file if this session's node is interested in it, and the neighbours for it.
+    pub(super) fn view(
+        &self,
+        session: &Session,
+        key: FileKey,
+    ) -> Option<(Arc<CacheFile>, Vec<v1::Neighbour>)> {
+        let state = self.lock();
+        let track = state.files.get(&key)?;
+        track
+            .interested
+            .contains_key(&session.node)
+            .then(|| (track.cache.clone(), state.neighbours(key, session)))
+    }
+}
+
+impl State {
+    fn is_current(&self, session: &Session) -> bool {
+        self.sessions
+            .get(&session.node)
+            .is_some_and(|current| current.id == session.id)
+    }
+
+    fn touch(&self, key: FileKey) {
+        let interested = self
+            .files
+            .get(&key)
+            .into_iter()
+            .flat_map(|track| track.interested.keys());
+        interested
+            .filter_map(|node| self.sessions.get(node))
+            .for_each(|session| session.touch(key));
+    }
+
+    fn lose_interest(&mut self, key: FileKey, node: &str, ledger: &Ledger) {
+        let Some(track) = self.files.get_mut(&key) else {
+            return;
+        };
+        if track.interested.remove(node).is_none() {
+            return;
+        }
+        ledger.forget(key, node);
+        match track.interested.is_empty() {
+            true => drop(self.files.remove(&key)),
+            false => self.touch(key),
+        }
+    }
+
+    /// Up to 30 other nodes that want or hold the file: random, the same ones each time, and mostly mutual,
+    /// for the order hangs on the pair.
+    fn neighbours(&self, key: FileKey, session: &Session) -> Vec<v1::Neighbour> {
+        let wanting = self
+            .files
+            .get(&key)
+            .into_iter()
+            .flat_map(|track| track.interested.keys());
+        let holding = self.holders.get(&key).into_iter().flatten();
+        let nodes: BTreeSet<&String> = wanting
+            .chain(holding)
+            .filter(|node| **node != session.node)
+            .collect();
+        let others = nodes.into_iter().filter_map(|node| self.sessions.get(node));
+        let mut ranked: Vec<_> = others
+            .map(|other| (pair_rank(&session.node, &other.node), other))
+            .collect();
+        ranked.sort_by_key(|(rank, _)| *rank);
+        let neighbour = |other: &Session| v1::Neighbour {
+            node: other.node.clone(),
+            addr: other.addr.clone(),
+        };
+        ranked
+            .into_iter()
+            .take(PEERS_MAX)
+            .map(|(_, other)| neighbour(other))
+            .collect()
+    }
+}
+
+fn pair_rank(a: &str, b: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let mut hasher = DefaultHasher::new();
+    (a.min(b), a.max(b)).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Tells interested sessions when a file of the seed's store changes. Ends with the last interest.
+async fn watch(tracker: Weak<Tracker>, cache: Arc<CacheFile>) {
+    let mut changes = cache.changes();
+    while changes.changed().await.is_ok() {
+        let Some(tracker) = tracker.upgrade() else {
+            return;
+        };
+        tracker.lock().touch(cache.key());
+        drop(tracker);
+        tokio::time::sleep(DEBOUNCE).await;
+    }
+}

@@ -1,0 +1,93 @@
+//! The files this node wants or lately wanted, and which seed is told of each.
+//!
+//! Bound: 4,096 files; the longest unused goes when another comes.
+
+use crate::model::{FileKey, Geometry};
+use crate::source::FileRef;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+const FILES_MAX: usize = 4096;
+/// While a file is this young its neighbours have hardly told what they have.
+const YOUNG: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub struct Wishes {
+    files: Mutex<HashMap<FileKey, Wish>>,
+}
+
+/// One wanted file.
+#[derive(Clone)]
+pub struct Wish {
+    pub file: FileRef,
+    /// Which of the configured seeds tracks it.
+    pub seed: usize,
+    /// One request for whatever the seed chooses at a time, while the file is young.
+    pub asking: Arc<Semaphore>,
+    since: Instant,
+    used: Instant,
+}
+
+impl Wish {
+    pub fn is_young(&self) -> bool {
+        self.since.elapsed() < YOUNG
+    }
+}
+
+impl Wishes {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FileKey, Wish>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wants a file from a seed. True when a seed must be told: new, or another credential or seed.
+    pub fn want(&self, file: &FileRef, seed: usize) -> (Wish, bool) {
+        let mut files = self.lock();
+        let now = Instant::now();
+        if files.len() >= FILES_MAX && !files.contains_key(&file.key) {
+            forget_one(&mut files);
+        }
+        let mut is_news = false;
+        let wish = files.entry(file.key).or_insert_with(|| {
+            is_news = true;
+            Wish {
+                file: file.clone(),
+                seed,
+                asking: Arc::new(Semaphore::new(1)),
+                since: now,
+                used: now,
+            }
+        });
+        is_news |= wish.seed != seed || wish.file.token != file.token;
+        wish.used = now;
+        wish.seed = seed;
+        wish.file.token = file.token.clone();
+        (wish.clone(), is_news)
+    }
+
+    pub fn geometry(&self, key: FileKey) -> Option<Geometry> {
+        self.lock().get(&key).map(|wish| wish.file.geometry())
+    }
+
+    /// The files that one seed tracks.
+    pub fn of_seed(&self, seed: usize) -> Vec<FileRef> {
+        let files = self.lock();
+        files
+            .values()
+            .filter(|wish| wish.seed == seed)
+            .map(|wish| wish.file.clone())
+            .collect()
+    }
+}
+
+fn forget_one(files: &mut HashMap<FileKey, Wish>) {
+    let oldest = files
+        .iter()
+        .min_by_key(|(_, wish)| wish.used)
+        .map(|(key, _)| *key);
+    if let Some(key) = oldest {
+        files.remove(&key);
+    }
+}
