@@ -4,6 +4,7 @@
 //! asks the mount for bytes, and what is not here comes from peers, from a seed and at last from the hub.
 
 pub mod fetch;
+pub mod fs;
 pub mod hub;
 pub mod metrics;
 pub mod model;
