@@ -8,5 +8,6 @@ pub mod fs;
 pub mod hub;
 pub mod metrics;
 pub mod model;
+pub mod mount;
 pub mod source;
 pub mod store;

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::watch;
 
@@ -45,6 +46,9 @@ pub struct TwinFile {
     /// Counts the reads that wait for bytes.
     pub waiting: watch::Sender<usize>,
     pub whole_wanted: watch::Sender<bool>,
+    /// Counts the reads that came through the filesystem at all.
+    pub reads: AtomicU64,
+    pub path: PathBuf,
     data: Arc<File>,
 }
 
@@ -68,6 +72,8 @@ impl TwinFile {
             }),
             waiting: watch::Sender::new(0),
             whole_wanted: watch::Sender::new(false),
+            reads: AtomicU64::new(0),
+            path,
             data: Arc::new(data),
         })
     }
@@ -102,6 +108,7 @@ impl TwinFile {
 
 impl Content for TwinFile {
     fn read_now(&self, offset: u64, len: usize) -> Option<Result<Bytes, ReadError>> {
+        self.reads.fetch_add(1, Ordering::Relaxed);
         let now = *self.now.borrow();
         if now.state == State::Revoked {
             return Some(Err(self.revoked()));
