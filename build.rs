@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Messages that carry credentials get no `Debug`: no log line can be written that prints them.
-const SECRET: [&str; 8] = [
+const SECRET: [&str; 10] = [
     ".csi.v1.CreateVolumeRequest",
     ".csi.v1.DeleteVolumeRequest",
     ".csi.v1.ValidateVolumeCapabilitiesRequest",
@@ -12,6 +12,8 @@ const SECRET: [&str; 8] = [
     ".model_p2p.swarm.v1.ResolveRequest",
     ".model_p2p.swarm.v1.ListingRequest",
     ".model_p2p.swarm.v1.Interest",
+    ".model_p2p.swarm.v1.ToSeed",
+    ".model_p2p.swarm.v1.ToSeed.message",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,6 +26,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     protos.retain(|path| path.extension().is_some_and(|kind| kind == "proto"));
     protos.sort();
     let descriptors = protox::compile(&protos, ["proto"])?;
-    tonic_prost_build::configure().skip_debug(SECRET).compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .skip_debug(SECRET)
+        .compile_fds(descriptors)?;
     Ok(())
 }

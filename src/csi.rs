@@ -32,7 +32,7 @@ pub use controller::Controller;
 pub use identity::{DRIVER_NAME, Readiness};
 pub use mounts::MountPublisher;
 pub use node::Node;
-pub use publisher::{Prefetch, PublishError, PublishRequest, Publisher, Verify, VolumeStats};
+pub use publisher::{PublishError, PublishRequest, Publisher, Verify, VolumeStats};
 pub use records::{IndexRecords, MemoryRecords, RecordError, Records};
 pub use server::{Config, Services, serve};
 pub use socket::{Endpoint, Socket, SocketError};

@@ -21,6 +21,5 @@ pub mod twin;
 
 pub use errno::FsError;
 pub use open::{Content, FetchProvider, Opener, Provider};
-pub use prefetch::Prefetch;
 pub use tree::Tree;
 pub use volume::{Mode, Volume};

@@ -20,4 +20,4 @@ pub use piece::{Geometry, PIECE_BYTES, PieceHash, Verified};
 pub use reference::{Kind, Reference, Scheme};
 pub use revision::{Pin, Revision};
 pub use token::Token;
-pub use view::View;
+pub use view::{Prefetch, View};

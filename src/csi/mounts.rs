@@ -1,7 +1,7 @@
 //! The publisher that mounts: this room's contract on top of `mount`.
 
-use super::publisher::{Prefetch, PublishError, PublishRequest, Publisher, VolumeStats};
-use crate::mount::{self, MountError, MountSpec, Mounts};
+use super::publisher::{PublishError, PublishRequest, Publisher, VolumeStats};
+use crate::mount::{MountError, MountSpec, Mounts};
 use async_trait::async_trait;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,11 +16,7 @@ impl Publisher for MountPublisher {
             listing: request.listing,
             view: request.view,
             token: request.token,
-            prefetch: match request.prefetch {
-                Prefetch::Demand => mount::Prefetch::Demand,
-                Prefetch::Auto => mount::Prefetch::Auto,
-                Prefetch::All => mount::Prefetch::All,
-            },
+            prefetch: request.prefetch,
         };
         self.0.publish(spec, volume_id, target).await.map_err(|error| refusal(error, target))
     }

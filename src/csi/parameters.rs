@@ -4,8 +4,9 @@
 //! a path of the seed's machine. An unknown word is an error that lists the known ones, and every error
 //! names the word it is about.
 
-use super::publisher::{Prefetch, Verify};
-use crate::model::{Reference, Scheme, View};
+use super::publisher::Verify;
+
+use crate::model::{Prefetch, Reference, Scheme, View};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
@@ -231,18 +232,14 @@ fn layout(words: &Words) -> Result<(), ParameterError> {
 }
 
 fn prefetch(words: &Words) -> Result<Prefetch, ParameterError> {
-    match words.get("prefetch").map_or("auto", String::as_str) {
-        "demand" => Ok(Prefetch::Demand),
-        "auto" => Ok(Prefetch::Auto),
-        "all" => Ok(Prefetch::All),
-        other => Err(one_of("prefetch", other, "demand, auto or all")),
-    }
+    let word = words.get("prefetch").map_or("auto", String::as_str);
+    word.parse().map_err(|_| one_of("prefetch", word, "demand, auto or all"))
 }
 
 fn verify(words: &Words) -> Result<Verify, ParameterError> {
     match words.get("verify").map_or("piece", String::as_str) {
         "piece" => Ok(Verify::Piece),
-        "strict" => Ok(Verify::Strict),
+        "strict" => Err(wrong("verify", "strict is not available in this release: use piece")),
         other => Err(one_of("verify", other, "piece or strict")),
     }
 }

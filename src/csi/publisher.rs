@@ -3,7 +3,7 @@
 //! `csi` decides what is shown where and to whom; a [`Publisher`] makes it so. Calls for one volume id never
 //! overlap, calls for different ones do.
 
-use crate::model::{Listing, Token, View};
+use crate::model::{Listing, Prefetch, Token, View};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,18 +20,6 @@ pub struct PublishRequest {
     pub verify: Verify,
     /// How long a read may wait without progress; `None` is the daemon's default.
     pub read_timeout: Option<Duration>,
-}
-
-/// What is fetched before somebody reads it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Prefetch {
-    /// Nothing.
-    Demand,
-    /// What lies ahead of readers.
-    #[default]
-    Auto,
-    /// The whole view, in the background.
-    All,
 }
 
 /// When a piece's content is checked.

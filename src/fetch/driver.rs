@@ -1,6 +1,6 @@
 //! Brings what readers will want, in the background, within the process's slots.
 
-use crate::backoff::Backoff;
+use crate::backoff::Delays;
 use crate::source::{Arrival, FileRef, Need, Source};
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
@@ -81,7 +81,7 @@ impl Work {
                 if !failure.kind.is_transient() {
                     self.need.want(Vec::new(), Default::default());
                 }
-                tokio::time::sleep(Backoff::default().next_delay()).await;
+                tokio::time::sleep(Delays::default().next_delay()).await;
             }
         }
     }

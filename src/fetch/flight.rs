@@ -4,7 +4,7 @@
 //! background run already has under way is waited for, not fetched twice.
 
 use super::Fetcher;
-use crate::backoff::Backoff;
+use crate::backoff::Delays;
 use crate::metrics::METRICS;
 use crate::model::{Failure, Verified};
 use crate::source::{Arrival, FileRef, Need, Source};
@@ -125,7 +125,7 @@ impl Flights {
     }
 
     async fn bring(&self, index: u32, sender: &watch::Sender<Progress>) -> Landing {
-        let mut backoff = Backoff::default();
+        let mut backoff = Delays::default();
         loop {
             match self.bring_once(index).await {
                 Err(failure) if failure.kind.is_transient() => {

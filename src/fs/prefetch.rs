@@ -7,17 +7,6 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Prefetch {
-    /// Only what is read.
-    Demand,
-    /// Ahead of readers; content does that by itself.
-    #[default]
-    Auto,
-    /// The whole revision, in the background.
-    All,
-}
-
 /// Files under way at once: one after another so that the next shard opens complete, two so that the
 /// check at a file's end does not idle the network.
 const FILES_AT_ONCE: usize = 2;

@@ -13,6 +13,38 @@ pub struct View {
     pub exclude: Vec<String>,
 }
 
+/// How much of a view is fetched before anybody reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Prefetch {
+    /// Only what is read.
+    Demand,
+    /// What lies ahead of readers.
+    #[default]
+    Auto,
+    /// The whole view, in the background.
+    All,
+}
+
+/// Each mode's word in parameters and on the command line.
+const PREFETCH_WORDS: [(Prefetch, &str); 3] =
+    [(Prefetch::Demand, "demand"), (Prefetch::Auto, "auto"), (Prefetch::All, "all")];
+
+impl std::str::FromStr for Prefetch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Prefetch, String> {
+        let found = PREFETCH_WORDS.iter().find(|(_, word)| *word == text);
+        found.map(|(mode, _)| *mode).ok_or_else(|| format!("prefetch `{text}`: demand, auto or all is expected"))
+    }
+}
+
+impl std::fmt::Display for Prefetch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let found = PREFETCH_WORDS.iter().find(|(mode, _)| mode == self);
+        f.write_str(found.map_or("auto", |(_, word)| word))
+    }
+}
+
 /// A glob that cannot be read, or a folder that is not there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ViewError {

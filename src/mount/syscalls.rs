@@ -38,7 +38,7 @@ pub(super) fn bind(source: &Path, target: &Path) -> Result<(), MountError> {
 }
 
 /// Takes the top mount off `point`, busy or dead. Nothing mounted there is fine.
-pub(super) fn detach(point: &Path) -> Result<(), MountError> {
+pub fn detach(point: &Path) -> Result<(), MountError> {
     match umount2(point, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
         Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => Ok(()),
         Err(errno) => Err(MountError::io("unmount", point, errno)),

@@ -3,8 +3,8 @@
 
 use super::engine::Engine;
 use crate::fetch::OpenFile;
-use crate::model::{Entry, Failure, FailureKind, Listing, Pin, Reference, Token, View};
-use crate::mount::{DirectMount, MountSpec, Mounts, Prefetch};
+use crate::model::{Entry, Failure, FailureKind, Listing, Pin, Prefetch, Reference, Token, View};
+use crate::mount::{DirectMount, MountError, MountSpec, Mounts};
 use crate::source::FileRef;
 use futures::StreamExt;
 use serde_json::{Value, json};
@@ -16,6 +16,25 @@ use tokio::sync::watch;
 
 /// Files downloaded at once: enough to hide a hub's round trip behind another's bytes.
 const FILES_AT_ONCE: usize = 8;
+
+impl From<MountError> for Failure {
+    /// What is wrong with the mount point is the caller's to change.
+    fn from(error: MountError) -> Failure {
+        let kind = match &error {
+            MountError::Missing { .. }
+            | MountError::NotADirectory { .. }
+            | MountError::NotEmpty { .. }
+            | MountError::Mounted { .. } => FailureKind::BadReference,
+            MountError::View(_) => FailureKind::NotFound,
+            MountError::NoDevice
+            | MountError::NotPermitted { .. }
+            | MountError::OtherVolume { .. }
+            | MountError::Io { .. }
+            | MountError::Interrupted { .. } => FailureKind::Internal,
+        };
+        Failure::new(kind, error.to_string())
+    }
+}
 
 /// What is asked for.
 #[derive(Clone, Debug)]
@@ -84,13 +103,14 @@ impl Resolved {
 /// digests, each file appearing under its name only when it is complete.
 pub async fn get(engine: &Engine, request: &Request, progress: ProgressSender) -> Result<Done, Failure> {
     let resolved = resolve(engine, request).await?;
-    let files = resolved.files(&request.view);
-    let total = resolved.bytes(&request.view);
-    let meter = Meter::default();
-    let work = futures::stream::iter(&files).map(|(path, entry)| {
-        let file = FileRef::new(&Arc::new(resolved.pin.clone()), entry, request.token.clone());
-        get_file(engine, file, request.dir.join(path), &meter)
-    });
+    let (pin, total) = (Arc::new(resolved.pin.clone()), resolved.bytes(&request.view));
+    let file = |(path, entry): (&str, &Entry)| {
+        (FileRef::new(&pin, entry, request.token.clone()), request.dir.join(path))
+    };
+    let files: Vec<_> = resolved.files(&request.view).into_iter().map(file).collect();
+    let (count, meter) = (files.len(), Arc::new(Meter::default()));
+    let work = futures::stream::iter(files)
+        .map(|(file, target)| get_file(engine.clone(), file, target, meter.clone()));
     let mut work = std::pin::pin!(work.buffer_unordered(FILES_AT_ONCE));
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
@@ -105,7 +125,7 @@ pub async fn get(engine: &Engine, request: &Request, progress: ProgressSender) -
         }
     }
     progress.send_replace((total, total));
-    Ok(got(&resolved, request, files.len(), total))
+    Ok(got(&resolved, request, count, total))
 }
 
 fn got(resolved: &Resolved, request: &Request, files: usize, bytes: u64) -> Done {
@@ -140,7 +160,7 @@ impl Meter {
     }
 }
 
-async fn get_file(engine: &Engine, file: FileRef, target: PathBuf, meter: &Meter) -> Result<(), Failure> {
+async fn get_file(engine: Engine, file: FileRef, target: PathBuf, meter: Arc<Meter>) -> Result<(), Failure> {
     let open = engine.fetcher.open(file.clone())?;
     meter.opened(&open);
     open.complete().await?;
@@ -183,7 +203,7 @@ fn write_copy(source: &std::fs::File, partial: &Path) -> std::io::Result<()> {
 }
 
 /// Mounts what a request shows on its directory.
-pub async fn mount(engine: &Engine, mounts: &Mounts, request: &Request) -> Result<(DirectMount, Done), Failure> {
+pub async fn mount(engine: &Engine, mounts: &Arc<Mounts>, request: &Request) -> Result<(DirectMount, Done), Failure> {
     let resolved = resolve(engine, request).await?;
     let spec = MountSpec {
         listing: resolved.listing.clone(),

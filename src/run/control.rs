@@ -5,7 +5,7 @@ use super::engine::Engine;
 use super::status::StatusSource;
 use crate::model::{Failure, FailureKind, Token, View};
 use crate::mount::{DirectMount, Mounts};
-use crate::swarm::failure::{failure_of as swarm_failure, status_of};
+use crate::swarm::wire::{self, status_of};
 use proto::control_server::{Control, ControlServer};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub fn socket_path(dir: &Path) -> PathBuf {
 }
 
 pub fn failure_of(status: Status) -> Failure {
-    swarm_failure(&status)
+    wire::failure_of(&status)
 }
 
 /// What the owner of a cache lets other commands do.

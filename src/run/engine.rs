@@ -7,7 +7,7 @@ use crate::model::{Failure, FailureKind};
 use crate::seed::{Ingest, LocalCatalog, LocalSource};
 use crate::source::{Catalog, Source};
 use crate::store::{Store, StoreConfig, StoreError};
-use crate::swarm::{Swarm, SwarmConfig};
+use crate::swarm::{Slots, Swarm, SwarmConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,8 +71,9 @@ impl Engine {
         let bound = listener.local_addr().map_err(|error| address_failure(config.listen, &error))?;
         let advertised = config.advertise.unwrap_or_else(|| advertised(bound));
         tracing::info!(listen = %bound, %advertised, seeds = ?config.seeds, "joining the swarm");
-        let config = SwarmConfig::new(node_id, config.seeds.clone(), advertised);
-        let swarm = Swarm::start(config, store.clone(), listener, shutdown);
+        let seeds = config.seeds.clone();
+        let config = SwarmConfig { node_id, seeds, piece_addr: advertised, slots: Slots::of_node() };
+        let swarm = Swarm::start(config, store.clone(), listener, shutdown)?;
         Ok(Engine::new(store, swarm.clone(), swarm.clone(), Some(swarm), read_timeout))
     }
 

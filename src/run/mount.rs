@@ -8,7 +8,7 @@ use super::status::StatusSource;
 use super::{attach, node, ops, signal};
 use crate::config::MountConfig;
 use crate::model::{Failure, FailureKind};
-use crate::mount::{DirectMount, Mounts, MountsConfig};
+use crate::mount::{DirectMount, Mounts, MountsConfig, info, syscalls};
 use crate::store::{Store, StoreError};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -93,7 +93,11 @@ async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<()
             Engine::peer(store.clone(), peer, node::unique_id(), config.read_timeout, shutdown.clone()).await?
         }
     };
-    let mounts = Mounts::new(MountsConfig { dir: store.dir().join("mnt") }, engine.fetcher.clone())?;
+    let mounts = Mounts::new(
+        MountsConfig { dir: store.dir().join("mnt") },
+        engine.fetcher.clone(),
+        tokio::runtime::Handle::current(),
+    )?;
     let status = StatusSource { role: "mount", store: store.clone(), mounts: Some(mounts.clone()) };
     if let Some(addr) = config.http {
         ops::serve(addr, status.clone(), ops::Ready::default(), shutdown.clone()).await?;
@@ -112,16 +116,24 @@ async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<()
 async fn watch(first: DirectMount, mut asked: mpsc::Receiver<DirectMount>, shutdown: &CancellationToken) {
     let mut held = JoinSet::new();
     held.spawn(until_ended(first, shutdown.clone()));
-    loop {
+    while !held.is_empty() {
         tokio::select! {
             Some(mounted) = asked.recv() => {
                 held.spawn(until_ended(mounted, shutdown.clone()));
             }
-            ended = held.join_next() => if ended.is_none() || held.is_empty() {
-                return;
-            },
+            _ = held.join_next() => {}
         }
     }
+}
+
+/// Holds what other commands mount, for a daemon that goes on without them.
+pub async fn hold_until_ended(mut asked: mpsc::Receiver<DirectMount>, shutdown: CancellationToken) {
+    let mut held = JoinSet::new();
+    while let Some(mounted) = asked.recv().await {
+        held.spawn(until_ended(mounted, shutdown.clone()));
+        while held.try_join_next().is_some() {}
+    }
+    held.join_all().await;
 }
 
 async fn until_ended(mounted: DirectMount, shutdown: CancellationToken) {
@@ -129,19 +141,16 @@ async fn until_ended(mounted: DirectMount, shutdown: CancellationToken) {
         () = mounted.ended() => {}
         () = shutdown.cancelled() => {}
     }
-    if let Err(error) = mounted.unmount().await {
-        tracing::warn!(%error, "cannot unmount");
-    }
+    mounted.unmount().await;
 }
 
 /// Ends a mount of this program. Its owner notices and goes when it was the last.
 pub fn unmount(dir: &Path) -> Result<(), Failure> {
     let fail = |message: String| Failure::new(FailureKind::NotFound, message);
     let dir = std::path::absolute(dir).map_err(|error| fail(format!("{}: {error}", dir.display())))?;
-    match crate::mount::unmount_path(&dir) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(fail(format!("{} is not a mount of model-p2p: see `model-p2p status`", dir.display()))),
-        Err(error) => Err(error.into()),
+    let ours = |line: &info::MountLine| line.fstype == info::FSTYPE;
+    match info::on(&dir)?.filter(ours) {
+        Some(_) => Ok(syscalls::detach(&dir)?),
+        None => Err(fail(format!("{} is not a mount of model-p2p: see `model-p2p status`", dir.display()))),
     }
 }
-

@@ -3,7 +3,7 @@
 use super::control::{self, ControlService};
 use super::engine::{Engine, open_store};
 use super::status::StatusSource;
-use super::{ops, signal};
+use super::{mount, ops, signal};
 use crate::config::NodeConfig;
 use crate::csi;
 use crate::model::{Failure, FailureKind};
@@ -37,6 +37,7 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     let service =
         ControlService { engine: engine.clone(), status: status.clone(), mounts: Some((mounts.clone(), keep)) };
     control::serve(store.dir(), service, shutdown.clone())?;
+    let held = tokio::spawn(mount::hold_until_ended(asked, shutdown.clone()));
     // Bound before anything says that the node is ready.
     let socket = socket(&config.csi_endpoint)?;
     let readiness = csi::Readiness::default();
@@ -46,9 +47,7 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     readiness.set(true);
     ready.set();
     let served = csi::serve(csi::Config::default(), services, socket, shutdown.cancelled_owned()).await;
-    // Mounts asked for over the control socket live as long as the daemon.
-    drop(asked);
-    mounts.end().await;
+    drop(held);
     served.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
 }
 

@@ -6,8 +6,11 @@ use super::status::StatusSource;
 use super::{ops, signal};
 use crate::config::SeedConfig;
 use crate::model::{Failure, FailureKind};
-use crate::seed::{Ingest, LocalCatalog, SeedServer};
+use crate::seed::server::SeedService;
+use crate::seed::{Ingest, LocalCatalog};
+use crate::swarm::{PieceServer, SeedProvider, Slots, Tracker};
 use std::sync::Arc;
+use tokio_stream::wrappers::TcpListenerStream;
 
 /// Runs until a signal.
 pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
@@ -24,5 +27,17 @@ pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     control::serve(store.dir(), ControlService { engine, status, mounts: None }, shutdown.clone())?;
     tracing::info!(name = config.name, control = %config.control, pieces = %config.listen, %http, "seed is up");
     ready.set();
-    SeedServer::new(config.name, store, origin, catalog).run(control, pieces, shutdown).await
+    let tracker = Tracker::new(&config.name, &config.listen.to_string(), store);
+    let provider = Arc::new(SeedProvider::new(tracker.clone(), origin));
+    let (server, _grpc) = PieceServer::new(provider, Slots::of_seed());
+    let pieces = tokio::spawn(server.run(pieces, shutdown.clone()));
+    let service = SeedService::new(tracker, catalog).into_service();
+    let incoming = TcpListenerStream::new(control);
+    let served = tonic::transport::Server::builder()
+        .add_service(service)
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned())
+        .await;
+    shutdown.cancel();
+    let _ = pieces.await;
+    served.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
 }

@@ -62,7 +62,7 @@ impl StatusSource {
 
 fn mounts_json(mounts: &Mounts) -> Vec<Value> {
     let list = mounts.list().into_iter();
-    list.map(|mount| json!({"pin": mount.pin.to_string(), "targets": mount.targets, "mode": mount.mode})).collect()
+    list.map(|mount| json!({"pin": mount.pin.to_string(), "targets": mount.targets, "mode": mount.mode.name()})).collect()
 }
 
 /// Prints the status of the cache's owner, or of the cache itself when nobody owns it.

@@ -7,7 +7,7 @@
 
 use super::digest;
 use super::intake::Intake;
-use crate::hub::{ByteStream, Hub, HubError};
+use crate::hub::{ByteStream, Hub, HubError, Hubs};
 use crate::metrics::METRICS;
 use crate::model::{Bitfield, Entry, Failure, FailureKind, FileKey, PIECE_BYTES, Scheme, Verified};
 use crate::source::{FileRef, Origin};
@@ -34,6 +34,12 @@ const INTEREST: Duration = Duration::from_secs(2);
 /// Finds the hub client of a scheme.
 pub trait HubSet: Send + Sync + 'static {
     fn hub(&self, scheme: Scheme) -> Result<Arc<dyn Hub>, HubError>;
+}
+
+impl HubSet for Hubs {
+    fn hub(&self, scheme: Scheme) -> Result<Arc<dyn Hub>, HubError> {
+        self.for_scheme(scheme)
+    }
 }
 
 /// The origin reader of a process. Cheap to clone.

@@ -8,7 +8,7 @@ use super::recent::Recent;
 use super::v1::{self, seed_client::SeedClient, to_node, to_seed};
 use super::wire;
 use super::wishes::Wishes;
-use crate::backoff::Backoff;
+use crate::backoff::Delays;
 use crate::model::{FileKey, Token};
 use crate::store::{CacheFile, StoreError};
 use std::collections::HashMap;
@@ -139,7 +139,7 @@ impl SeedLink {
         else {
             return;
         };
-        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut backoff = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
             let ended = shutdown
                 .run_until_cancelled(self.session(&mut reports))
@@ -154,7 +154,7 @@ impl SeedLink {
                 }
             }
             if was_up {
-                backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+                backoff = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
             }
             tokio::time::sleep(backoff.next_delay()).await;
         }

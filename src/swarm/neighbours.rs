@@ -6,7 +6,7 @@
 use super::availability::{Availability, News};
 use super::v1::{self, peer_client::PeerClient};
 use super::wire;
-use crate::backoff::Backoff;
+use crate::backoff::Delays;
 use crate::metrics::METRICS;
 use crate::model::{FileKey, Geometry};
 use std::collections::{BTreeSet, HashMap};
@@ -88,7 +88,7 @@ async fn listen(
     availability: Arc<Availability>,
     geometries: Geometries,
 ) {
-    let mut backoff = Backoff::default();
+    let mut backoff = Delays::default();
     loop {
         let ended = stream(&addr, keys.clone(), &availability, &geometries).await;
         if let Err(status) = ended {
