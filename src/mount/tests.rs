@@ -114,9 +114,14 @@ async fn waits(file: &TwinFile) {
 
 /// Asks for a name's node until it is the complete one: the kernel hears of it some time after completion.
 async fn switched(path: &Path) {
-    while !Tree::is_complete(inode(path).await) {
-        tokio::task::yield_now().await;
-    }
+    let asked = async {
+        while !Tree::is_complete(inode(path).await) {
+            tokio::task::yield_now().await;
+        }
+    };
+    // A bound for a broken build only.
+    let asked = tokio::time::timeout(Duration::from_secs(30), asked).await;
+    asked.expect("the kernel was told");
 }
 
 async fn inode(path: &Path) -> u64 {
@@ -408,6 +413,23 @@ async fn a_busy_volume_is_unpublished_and_its_waiting_reader_fails() {
     assert!(!ended.status.success());
     assert_eq!(lab.points(), [] as [PathBuf; 0]);
     assert_eq!(serving_threads(), 0);
+}
+
+/// Without the abort the open file keeps the connection, and its threads, alive.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_open_file_does_not_keep_an_ended_mount() {
+    let lab = Lab::new().await;
+    let mount = lab.mount(&[("f", 300_000)]).await;
+    let (file, path) = (lab.twin.file("f", 300_000), mount.dir().join("f"));
+    let mut holder = reader(&["across", text(&path), text(&file.path)]);
+    let mut output = BufReader::new(holder.stdout.take().expect("a pipe"));
+    output
+        .read_line(&mut String::new())
+        .await
+        .expect("it is open");
+    mount.unmount().await;
+    assert_eq!(serving_threads(), 0);
+    holder.kill().await.expect("killed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
