@@ -1,7 +1,20 @@
 //! Hubs: where models come from.
 //!
 //! One client per kind of hub behind one contract, [`Hub`]. Clients keep no credential: every call brings
-//! its own. Only `hub/http` knows the HTTP library.
+//! its own. Transient errors are retried inside, five times without progress; what comes out is worth
+//! reporting. Every future and stream may be dropped at any time. Only `hub/http` knows the HTTP library.
+
+#[cfg(any(test, feature = "testing"))]
+pub mod conformance;
+mod file;
+mod http;
+mod huggingface;
+mod offline;
+mod set;
+
+pub use file::FileHub;
+pub use huggingface::HuggingFace;
+pub use set::{Hubs, HubsConfig};
 
 use crate::model::{Entry, Failure, FailureKind, Listing, Pin, Reference, Token};
 use async_trait::async_trait;
@@ -39,7 +52,8 @@ pub trait Hub: Send + Sync + 'static {
 pub enum HubError {
     #[error("{message}")]
     Final { kind: FailureKind, message: String },
-    /// Try again, after `after` if given.
+    /// Try again, after `after` if given; `limited` when the hub itself asked for patience. A hub's client
+    /// has retried already.
     #[error("{message}")]
     Transient {
         message: String,
@@ -48,13 +62,36 @@ pub enum HubError {
     },
 }
 
-impl From<HubError> for Failure {
-    fn from(error: HubError) -> Failure {
-        let kind = match &error {
+impl HubError {
+    /// An answer that no retry changes.
+    pub fn last(kind: FailureKind, message: impl Into<String>) -> HubError {
+        HubError::Final {
+            kind,
+            message: message.into(),
+        }
+    }
+
+    /// A trouble that may pass.
+    pub fn passing(message: impl Into<String>) -> HubError {
+        HubError::Transient {
+            message: message.into(),
+            after: None,
+            limited: false,
+        }
+    }
+
+    /// What the error means to the user.
+    pub fn kind(&self) -> FailureKind {
+        match self {
             HubError::Final { kind, .. } => *kind,
             HubError::Transient { limited: true, .. } => FailureKind::RateLimited,
             HubError::Transient { limited: false, .. } => FailureKind::Unavailable,
-        };
-        Failure::new(kind, error.to_string())
+        }
+    }
+}
+
+impl From<HubError> for Failure {
+    fn from(error: HubError) -> Failure {
+        Failure::new(error.kind(), error.to_string())
     }
 }

@@ -1,0 +1,381 @@
+//! HTTP as hubs need it: single GETs, redirects in our own hands, bodies counted.
+//!
+//! The only file that knows the HTTP library. It promises that a credential is sent to the origin it was
+//! given for and nowhere else, that no error or log line holds a signed URL's query, and that nothing is
+//! decompressed. Statuses are the caller's to judge; errors here are about the wire and are transient.
+
+use super::{ByteStream, HubError};
+use crate::metrics::METRICS;
+use crate::model::{FailureKind, Token};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, TryStreamExt};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE};
+use reqwest::{Certificate, Client, redirect};
+use std::error::Error;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use url::Url;
+
+mod limit;
+mod waiting;
+
+pub use limit::patience;
+pub use waiting::{Gate, pause};
+
+/// A renamed repository and a cache route make two; more than this is a loop.
+const REDIRECTS_MAX: usize = 5;
+
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// PEM certificates to trust beside the system's.
+    pub ca_file: Option<PathBuf>,
+    pub connect_timeout: Duration,
+    /// The longest silence inside an answer.
+    pub idle_timeout: Duration,
+}
+
+impl Default for HttpConfig {
+    fn default() -> HttpConfig {
+        HttpConfig {
+            ca_file: None,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What a request is for: the `operation` label of the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    Resolve,
+    List,
+    Read,
+    Authorize,
+}
+
+impl Operation {
+    fn name(self) -> &'static str {
+        match self {
+            Operation::Resolve => "resolve",
+            Operation::List => "list",
+            Operation::Read => "read",
+            Operation::Authorize => "authorize",
+        }
+    }
+}
+
+/// A GET.
+#[derive(Clone, Copy, Debug)]
+pub struct Get<'a> {
+    pub operation: Operation,
+    pub url: &'a Url,
+    pub token: Option<&'a Token>,
+    /// Never empty.
+    pub range: Option<&'a Range<u64>>,
+}
+
+/// Two clients, so that gigabytes under way never hold up a question.
+#[derive(Debug)]
+pub struct Http {
+    api: Client,
+    data: Client,
+    /// The `hub` label of the metrics.
+    label: &'static str,
+}
+
+impl Http {
+    pub fn new(label: &'static str, config: &HttpConfig) -> Result<Http, HubError> {
+        let certificates = match &config.ca_file {
+            Some(path) => certificates(path)?,
+            None => Vec::new(),
+        };
+        let builder = || {
+            Client::builder()
+                .user_agent(concat!("model-p2p/", env!("CARGO_PKG_VERSION")))
+                .redirect(redirect::Policy::none())
+                .connect_timeout(config.connect_timeout)
+                .read_timeout(config.idle_timeout)
+                .tls_certs_merge(certificates.clone())
+        };
+        let broken = |error: reqwest::Error| {
+            HubError::last(
+                FailureKind::Internal,
+                format!("HTTP client: {}", causes(&error)),
+            )
+        };
+        Ok(Http {
+            api: builder().build().map_err(broken)?,
+            // One connection a stream: with HTTP/2 all bulk reads would share one flow-control window.
+            data: builder().http1_only().build().map_err(broken)?,
+            label,
+        })
+    }
+
+    /// One request and its answer's head, whatever its status. Redirects are answers.
+    pub async fn get(&self, get: Get<'_>) -> Result<Answer, HubError> {
+        let client = match get.operation {
+            Operation::Read => &self.data,
+            _ => &self.api,
+        };
+        let answer = client.get(get.url.clone()).headers(headers(&get)?).send();
+        let answer = answer.await;
+        let code = match &answer {
+            Ok(response) => response.status().as_str().to_owned(),
+            Err(_) => "error".to_owned(),
+        };
+        METRICS
+            .origin_requests
+            .with_label_values(&[self.label, get.operation.name(), &code])
+            .inc();
+        let response = answer.map_err(|error| wire(get.url, error))?;
+        Ok(Answer {
+            response,
+            label: self.label,
+        })
+    }
+
+    /// Follows redirects as long as they stay on the origin of `get`, keeping the token; the first answer
+    /// that is no redirect or points elsewhere is the result. `seen` judges every answer on the way.
+    pub async fn follow(
+        &self,
+        get: Get<'_>,
+        seen: impl Fn(&Answer) -> Result<(), HubError>,
+    ) -> Result<Answer, HubError> {
+        let mut url = get.url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let answer = self.get(Get { url: &url, ..get }).await?;
+            seen(&answer)?;
+            match answer.location() {
+                Some(next) if next.origin() == get.url.origin() => url = next,
+                _ => return Ok(answer),
+            }
+        }
+        Err(HubError::last(
+            FailureKind::Unavailable,
+            format!(
+                "{}: more than {REDIRECTS_MAX} redirects: check the endpoint",
+                shown(get.url)
+            ),
+        ))
+    }
+
+    /// Reads from a host that is not the hub: no token, redirects to anywhere but back into a private place.
+    pub async fn get_foreign(&self, url: &Url, range: &Range<u64>) -> Result<Answer, HubError> {
+        let mut url = url.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let answer = self
+                .get(Get {
+                    operation: Operation::Read,
+                    url: &url,
+                    token: None,
+                    range: Some(range),
+                })
+                .await?;
+            match answer.location() {
+                Some(next) => {
+                    check_foreign(&url, &next)?;
+                    url = next;
+                }
+                None => return Ok(answer),
+            }
+        }
+        Err(HubError::last(
+            FailureKind::Unavailable,
+            format!("{}: more than {REDIRECTS_MAX} redirects", shown(&url)),
+        ))
+    }
+}
+
+/// Refuses redirects that a hub has no business with: a step down from TLS, or to link-local addresses,
+/// where clouds keep their metadata services.
+pub fn check_foreign(from: &Url, to: &Url) -> Result<(), HubError> {
+    let link_local = match to.host() {
+        Some(url::Host::Ipv4(address)) => address.is_link_local(),
+        Some(url::Host::Ipv6(address)) => address.is_unicast_link_local(),
+        _ => false,
+    };
+    let downgrade = from.scheme() == "https" && to.scheme() != "https";
+    match link_local || downgrade || !matches!(to.scheme(), "http" | "https") {
+        true => Err(HubError::last(
+            FailureKind::Unavailable,
+            format!(
+                "{}: redirect to {} refused: it leaves TLS or names a link-local address",
+                shown(from),
+                shown(to)
+            ),
+        )),
+        false => Ok(()),
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<Certificate>, HubError> {
+    let bad = |cause: String| {
+        HubError::last(
+            FailureKind::BadReference,
+            format!(
+                "CA file {}: {cause}: give a file of PEM certificates",
+                path.display()
+            ),
+        )
+    };
+    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(&pem).map_err(|error| bad(causes(&error)))?;
+    match found.is_empty() {
+        true => Err(bad("holds no certificate".into())),
+        false => Ok(found),
+    }
+}
+
+fn headers(get: &Get<'_>) -> Result<HeaderMap, HubError> {
+    let mut headers = HeaderMap::new();
+    // Without it the hub gzips text on the fly, drops its length and ignores ranges.
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(token) = get.token {
+        let text = format!("Bearer {}", token.reveal());
+        let mut value = HeaderValue::from_str(&text).map_err(|_| {
+            HubError::last(
+                FailureKind::Unauthenticated,
+                "token holds characters that no token has: check the file or variable it comes from",
+            )
+        })?;
+        value.set_sensitive(true);
+        headers.insert(AUTHORIZATION, value);
+    }
+    if let Some(range) = get.range {
+        let text = format!("bytes={}-{}", range.start, range.end - 1);
+        headers.extend(HeaderValue::from_str(&text).map(|value| (RANGE, value)));
+    }
+    Ok(headers)
+}
+
+fn wire(url: &Url, error: reqwest::Error) -> HubError {
+    HubError::passing(format!("{}: {}", shown(url), causes(&error.without_url())))
+}
+
+/// An error with its causes on one line: the library's own text stops at "error sending request".
+fn causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// A URL as it may be shown: the query of a signed one is a credential.
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    // Neither can fail on a URL that has a host.
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    url.to_string()
+}
+
+/// The head of an answer, its body still to come.
+pub struct Answer {
+    response: reqwest::Response,
+    label: &'static str,
+}
+
+impl Answer {
+    pub fn status(&self) -> u16 {
+        self.response.status().as_u16()
+    }
+
+    pub fn url(&self) -> &Url {
+        self.response.url()
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+
+    /// All values of a header that may come several times.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = self.response.headers().get_all(name).into_iter();
+        values.filter_map(|value| value.to_str().ok())
+    }
+
+    /// Where a redirect points, made absolute. `None` for every other answer.
+    pub fn location(&self) -> Option<Url> {
+        match self.status() {
+            301 | 302 | 303 | 307 | 308 => {
+                let target = self.header(LOCATION.as_str())?;
+                self.url().join(target).ok()
+            }
+            _ => None,
+        }
+    }
+
+    /// The whole body, at most `most` bytes.
+    pub async fn body(self, most: usize) -> Result<Bytes, HubError> {
+        let url = self.url().clone();
+        let mut stream = self.into_stream();
+        let mut body = BytesMut::new();
+        while let Some(part) = stream.next().await {
+            body.extend_from_slice(&part?);
+            if body.len() > most {
+                return Err(HubError::last(
+                    FailureKind::Unavailable,
+                    format!("{}: answer is larger than {most} bytes", shown(&url)),
+                ));
+            }
+        }
+        Ok(body.freeze())
+    }
+
+    /// The body as it arrives, counted.
+    pub fn into_stream(self) -> ByteStream {
+        let url = self.url().clone();
+        let bytes = METRICS.origin_bytes.with_label_values(&[self.label]);
+        self.response
+            .bytes_stream()
+            .inspect_ok(move |part| bytes.inc_by(part.len() as u64))
+            .map_err(move |error| wire(&url, error))
+            .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn url(text: &str) -> Url {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn a_signed_query_and_a_password_are_never_shown() {
+        let signed = url("https://u:pw@cdn.example/x?Signature=secret#f");
+        assert_eq!(shown(&signed), "https://cdn.example/x");
+    }
+
+    #[test]
+    fn redirects_out_of_tls_or_to_metadata_addresses_are_refused() {
+        let from = url("https://huggingface.co/a");
+        for bad in [
+            "http://cdn.example/x",
+            "https://169.254.169.254/latest",
+            "https://[fe80::1]/",
+            "file:///etc/passwd",
+        ] {
+            assert!(check_foreign(&from, &url(bad)).is_err(), "{bad}");
+        }
+        assert!(check_foreign(&from, &url("https://cdn.example/x")).is_ok());
+        assert!(check_foreign(&url("http://127.0.0.1/"), &url("http://127.0.0.2/x")).is_ok());
+    }
+
+    #[test]
+    fn a_broken_ca_file_is_named() {
+        let config = HttpConfig {
+            ca_file: Some("/nonexistent/ca.pem".into()),
+            ..HttpConfig::default()
+        };
+        let error = Http::new("hf", &config).expect_err("no such file");
+        assert!(error.to_string().contains("/nonexistent/ca.pem"));
+    }
+}

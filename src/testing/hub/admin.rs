@@ -1,0 +1,36 @@
+//! The test hub's own routes, for tests in other processes: counters, faults, reset.
+
+use super::fault::Fault;
+use super::refuse::{Answer, json, refuse};
+use super::server::State;
+use axum::body::to_bytes;
+use axum::extract::Request;
+use axum::http::Method;
+
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// `GET /_test/stats`, `POST /_test/reset`, `POST /_test/faults` with one fault as JSON.
+pub async fn answer(state: &State, request: Request) -> Answer {
+    match (request.method().clone(), request.uri().path()) {
+        (Method::GET, "/_test/stats") => json(&state.stats.snapshot()),
+        (Method::POST, "/_test/reset") => {
+            state.faults.clear();
+            state.stats.reset();
+            json(&serde_json::json!({}))
+        }
+        (Method::POST, "/_test/faults") => add(state, request).await,
+        _ => refuse(404, "", "no such test route"),
+    }
+}
+
+async fn add(state: &State, request: Request) -> Answer {
+    let body = to_bytes(request.into_body(), BODY_BYTES_MAX).await;
+    let body = body.unwrap_or_default();
+    match serde_json::from_slice::<Fault>(&body) {
+        Ok(fault) => {
+            state.faults.add(fault);
+            json(&serde_json::json!({}))
+        }
+        Err(error) => refuse(400, "", &error.to_string()),
+    }
+}
