@@ -135,7 +135,10 @@ impl Reader {
     fn too_long(&self) -> HubError {
         HubError::last(
             FailureKind::Unavailable,
-            format!("{}: body is longer than the range asked for", self.entry.path),
+            format!(
+                "{}: body is longer than the range asked for",
+                self.entry.path
+            ),
         )
     }
 
