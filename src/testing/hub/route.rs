@@ -2,7 +2,7 @@
 
 use super::body::Giving;
 use super::fault::{FaultKind, On};
-use super::refuse::{Answer, admit, fail, json, no_repo, redirect, refuse};
+use super::refuse::{Answer, fail, json, no_repo, redirect, refuse, turn_away};
 use super::repo::{HubFile, TestRepo};
 use super::server::{Found, State, name};
 use super::stats::Giver;
@@ -80,14 +80,14 @@ fn route(state: &Arc<State>, asked: &Asked, request: &Request, fault: Option<Fau
         }
         Found::NoRepo => return no_repo(token),
         Found::NoRevision(repo) => {
-            let refused = admit(state, &repo, token, false).err();
+            let refused = turn_away(state, &repo, token, false);
             let missing = || refuse(404, "RevisionNotFound", "Invalid rev id");
             return refused.unwrap_or_else(missing);
         }
         Found::Commit(commit, repo) => (commit, repo),
     };
     let content = !matches!(asked.on, On::Revision | On::Tree);
-    if let Err(refused) = admit(state, &repo, token, content) {
+    if let Some(refused) = turn_away(state, &repo, token, content) {
         return refused;
     }
     match asked.on {

@@ -307,3 +307,28 @@ async fn an_unreachable_hub_is_named() {
     assert_eq!(error.kind(), FailureKind::Unavailable);
     assert!(error.to_string().contains("127.0.0.1:9"), "{error}");
 }
+
+/// A wrong byte of the right length passes here: only the file's digest, checked by who stores it, tells.
+#[tokio::test]
+async fn a_flipped_byte_is_left_to_the_digest() {
+    let scene = Scene::new().await;
+    let flip = FaultKind::Flip(MIB + 1);
+    scene.hub.fault(Fault::once(On::Cdn, flip));
+    let got = scene.read(MIB..MIB + 3).await.expect("bytes");
+    let good = bytes(MIB..MIB + 3);
+    assert_eq!(got, [good[0], good[1] ^ 1, good[2]]);
+}
+
+/// A listing is an error or whole: a page that fails for good leaves nothing behind.
+#[tokio::test]
+async fn a_listing_is_never_silently_short() {
+    let config = TestHubConfig {
+        page: 1,
+        ..TestHubConfig::default()
+    };
+    let scene = Scene::with(config).await;
+    let gone = FaultKind::Status(503);
+    scene.hub.fault(Fault::always(On::Tree, gone).after(1));
+    let error = scene.client.list(&scene.pin, None).await;
+    assert_eq!(kind(error), FailureKind::Unavailable);
+}
