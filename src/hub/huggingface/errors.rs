@@ -89,7 +89,6 @@ fn redirected(answer: &Answer, object: &Object<'_>) -> HubError {
 /// The table of refusals; `token` says whether one was sent.
 fn refused(status: u16, code: &str, message: &str, object: &Object<'_>, token: bool) -> HubError {
     let (repo, host) = (object.repo(), object.endpoint.host());
-    let revision = object.revision;
     let (kind, text) = match (status, code) {
         (401 | 403, "GatedRepo") => gated(object, token),
         (401 | 404, "RepoNotFound") => (NotFound, missing(object, token)),
@@ -112,23 +111,7 @@ fn refused(status: u16, code: &str, message: &str, object: &Object<'_>, token: b
                 object.name()
             ),
         ),
-        (404, "RevisionNotFound") => (
-            NotFound,
-            format!(
-                "revision `{revision}` of {repo} not found on {host}: check the branch, tag or full commit"
-            ),
-        ),
-        (404, "EntryNotFound") => (
-            NotFound,
-            format!("{} not found on {host}: check the path", object.name()),
-        ),
-        (404, _) => (
-            NotFound,
-            format!(
-                "{} not found on {host}: check the name and the endpoint",
-                object.name()
-            ),
-        ),
+        (404, _) => (NotFound, absent(code, object)),
         (416, _) => (
             Integrity,
             format!(
@@ -145,6 +128,19 @@ fn refused(status: u16, code: &str, message: &str, object: &Object<'_>, token: b
         ),
     };
     HubError::last(kind, text)
+}
+
+/// What a repository that is there does not have.
+fn absent(code: &str, object: &Object<'_>) -> String {
+    let (name, host) = (object.name(), object.endpoint.host());
+    let (repo, revision) = (object.repo(), object.revision);
+    match code {
+        "RevisionNotFound" => format!(
+            "revision `{revision}` of {repo} not found on {host}: check the branch, tag or full commit"
+        ),
+        "EntryNotFound" => format!("{name} not found on {host}: check the path"),
+        _ => format!("{name} not found on {host}: check the name and the endpoint"),
+    }
 }
 
 fn missing(object: &Object<'_>, token: bool) -> String {
