@@ -22,7 +22,7 @@ fn client(hub: &TestHub) -> HuggingFace {
 
 fn client_at(endpoint: &str) -> HuggingFace {
     let http = HttpConfig {
-        idle_timeout: Duration::from_millis(500),
+        idle_timeout: Duration::from_secs(2),
         ..HttpConfig::default()
     };
     let backoff = Backoff {
