@@ -13,6 +13,7 @@ mod offline;
 mod set;
 
 pub use file::FileHub;
+pub use http::HttpConfig;
 pub use huggingface::HuggingFace;
 pub use set::{Hubs, HubsConfig};
 

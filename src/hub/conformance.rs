@@ -113,12 +113,7 @@ pub async fn read(
     stream.try_fold(Vec::new(), append).await
 }
 
-async fn absences_are_not_found(
-    hub: &dyn Hub,
-    pin: &Pin,
-    listing: &Listing,
-    fixture: &Fixture,
-) {
+async fn absences_are_not_found(hub: &dyn Hub, pin: &Pin, listing: &Listing, fixture: &Fixture) {
     let token = fixture.token.as_ref();
     let mut elsewhere = fixture.reference.clone();
     elsewhere.repo.push_str("-that-is-not-there");

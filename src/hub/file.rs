@@ -49,7 +49,9 @@ impl Hub for FileHub {
         if fingerprint(&found) != pin.revision {
             return Err(changed(&pin.repository.repo));
         }
-        let rows = found.into_iter().map(|file| (file.path, file.size, file.digest));
+        let rows = found
+            .into_iter()
+            .map(|file| (file.path, file.size, file.digest));
         Listing::new(pin.clone(), rows)
             .map_err(|error| HubError::last(FailureKind::Unsupported, error.to_string()))
     }
@@ -206,7 +208,9 @@ async fn blocking<T: Send + 'static>(
 fn changed(what: &str) -> HubError {
     HubError::last(
         FailureKind::Integrity,
-        format!("{what} changed under the pin: mount it again, and replace files instead of writing into them"),
+        format!(
+            "{what} changed under the pin: mount it again, and replace files instead of writing into them"
+        ),
     )
 }
 

@@ -1,15 +1,13 @@
 //! HTTP as hubs need it: single GETs, redirects in our own hands, bodies counted.
 //!
-//! The only file that knows the HTTP library. It promises that a credential is sent to the origin it was
+//! The only place that knows the HTTP library. It promises that a credential is sent to the origin it was
 //! given for and nowhere else, that no error or log line holds a signed URL's query, and that nothing is
 //! decompressed. Statuses are the caller's to judge; errors here are about the wire and are transient.
 
-use super::{ByteStream, HubError};
+use super::HubError;
 use crate::metrics::METRICS;
 use crate::model::{FailureKind, Token};
-use bytes::{Bytes, BytesMut};
-use futures::{StreamExt, TryStreamExt};
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, LOCATION, RANGE};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
 use reqwest::{Certificate, Client, redirect};
 use std::error::Error;
 use std::ops::Range;
@@ -17,9 +15,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
+mod answer;
 mod limit;
 mod waiting;
 
+pub use answer::Answer;
 pub use limit::patience;
 pub use waiting::{Gate, pause};
 
@@ -273,71 +273,6 @@ pub fn shown(url: &Url) -> String {
     let _ = url.set_password(None);
     let _ = url.set_username("");
     url.to_string()
-}
-
-/// The head of an answer, its body still to come.
-pub struct Answer {
-    response: reqwest::Response,
-    label: &'static str,
-}
-
-impl Answer {
-    pub fn status(&self) -> u16 {
-        self.response.status().as_u16()
-    }
-
-    pub fn url(&self) -> &Url {
-        self.response.url()
-    }
-
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.response.headers().get(name)?.to_str().ok()
-    }
-
-    /// All values of a header that may come several times.
-    pub fn headers(&self, name: &str) -> impl Iterator<Item = &str> {
-        let values = self.response.headers().get_all(name).into_iter();
-        values.filter_map(|value| value.to_str().ok())
-    }
-
-    /// Where a redirect points, made absolute. `None` for every other answer.
-    pub fn location(&self) -> Option<Url> {
-        match self.status() {
-            301 | 302 | 303 | 307 | 308 => {
-                let target = self.header(LOCATION.as_str())?;
-                self.url().join(target).ok()
-            }
-            _ => None,
-        }
-    }
-
-    /// The whole body, at most `most` bytes.
-    pub async fn body(self, most: usize) -> Result<Bytes, HubError> {
-        let url = self.url().clone();
-        let mut stream = self.into_stream();
-        let mut body = BytesMut::new();
-        while let Some(part) = stream.next().await {
-            body.extend_from_slice(&part?);
-            if body.len() > most {
-                return Err(HubError::last(
-                    FailureKind::Unavailable,
-                    format!("{}: answer is larger than {most} bytes", shown(&url)),
-                ));
-            }
-        }
-        Ok(body.freeze())
-    }
-
-    /// The body as it arrives, counted.
-    pub fn into_stream(self) -> ByteStream {
-        let url = self.url().clone();
-        let bytes = METRICS.origin_bytes.with_label_values(&[self.label]);
-        self.response
-            .bytes_stream()
-            .inspect_ok(move |part| bytes.inc_by(part.len() as u64))
-            .map_err(move |error| wire(&url, error))
-            .boxed()
-    }
 }
 
 #[cfg(test)]

@@ -149,7 +149,7 @@ impl Shared {
         loop {
             match work().await {
                 Ok(value) => return Ok(value),
-                Err(error) => pause(&mut retries, error).await?,
+                Err(error) => pause(LABEL, &mut retries, error).await?,
             }
         }
     }

@@ -13,7 +13,9 @@ pub struct Offline;
 fn missing(what: String) -> HubError {
     HubError::last(
         FailureKind::Unavailable,
-        format!("{what} is not in the cache and --offline forbids to ask the hub: pull it while online"),
+        format!(
+            "{what} is not in the cache and --offline forbids to ask the hub: pull it while online"
+        ),
     )
 }
 
@@ -44,7 +46,10 @@ impl Hub for Offline {
         bytes: Range<u64>,
         _: Option<&Token>,
     ) -> Result<ByteStream, HubError> {
-        Err(missing(format!("{} of {pin}, bytes {bytes:?},", entry.path)))
+        Err(missing(format!(
+            "{} of {pin}, bytes {bytes:?},",
+            entry.path
+        )))
     }
 
     async fn authorize(&self, pin: &Pin, _: Option<&Token>) -> Result<(), HubError> {

@@ -56,7 +56,13 @@ mod tests {
     fn any_cut_gives_the_same_bytes() {
         let mut whole = vec![0; 5 * BLOCK_BYTES + 9];
         fill(7, 0, &mut whole);
-        for (start, end) in [(0, 1), (3, 4099), (4095, 4097), (4100, 12_300), (8192, whole.len())] {
+        for (start, end) in [
+            (0, 1),
+            (3, 4099),
+            (4095, 4097),
+            (4100, 12_300),
+            (8192, whole.len()),
+        ] {
             let mut part = vec![0; end - start];
             fill(7, start as u64, &mut part);
             assert!(part == whole[start..end], "{start}..{end}");

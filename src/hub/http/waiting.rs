@@ -14,8 +14,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(330);
 
 /// Waits before the next try, or gives the error back: when it is final, tries are spent, or the hub asks
 /// for more than a quota window.
-pub async fn pause(retries: &mut Retries, error: HubError) -> Result<(), HubError> {
-    let HubError::Transient { after, .. } = &error else {
+pub async fn pause(hub: &str, retries: &mut Retries, error: HubError) -> Result<(), HubError> {
+    let HubError::Transient { after, limited, .. } = &error else {
         return Err(error);
     };
     let Some(backoff) = retries.failed() else {
@@ -25,9 +25,19 @@ pub async fn pause(retries: &mut Retries, error: HubError) -> Result<(), HubErro
     if wait > PAUSE_MAX {
         return Err(error);
     }
+    if *limited {
+        count_limited(hub, wait);
+    }
     tracing::warn!(%error, wait_ms = wait.as_millis() as u64, "hub: trying again");
     sleep(wait).await;
     Ok(())
+}
+
+fn count_limited(hub: &str, waited: Duration) {
+    METRICS
+        .origin_limited_seconds
+        .with_label_values(&[hub])
+        .inc_by(waited.as_secs());
 }
 
 /// Who may not ask the hub before when. One entry per limited token; those passed are swept at each close.
@@ -51,11 +61,7 @@ impl Gate {
         while let Some(until) = self.until(token) {
             sleep_until(until).await;
         }
-        let waited = started.elapsed().as_secs();
-        METRICS
-            .origin_limited_seconds
-            .with_label_values(&[hub])
-            .inc_by(waited);
+        count_limited(hub, started.elapsed());
     }
 
     /// The hub answered 429: nobody with this token asks for `wait`.
@@ -90,7 +96,7 @@ mod tests {
     async fn only_transient_errors_are_waited_for() {
         let mut retries = Retries::new(Backoff::default());
         let last = HubError::last(FailureKind::NotFound, "gone");
-        assert!(pause(&mut retries, last).await.is_err());
+        assert!(pause("hf", &mut retries, last).await.is_err());
         let limited = |after| HubError::Transient {
             message: "429".into(),
             after: Some(after),
@@ -98,9 +104,9 @@ mod tests {
         };
         let wait = Duration::from_millis(30);
         let started = Instant::now();
-        assert!(pause(&mut retries, limited(wait)).await.is_ok());
+        assert!(pause("hf", &mut retries, limited(wait)).await.is_ok());
         assert!(started.elapsed() >= wait);
         let hours = Duration::from_secs(3000);
-        assert!(pause(&mut retries, limited(hours)).await.is_err());
+        assert!(pause("hf", &mut retries, limited(hours)).await.is_err());
     }
 }

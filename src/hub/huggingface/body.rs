@@ -30,9 +30,8 @@ pub fn accept(
     wanted: &Range<u64>,
 ) -> Result<Body, HubError> {
     let host = answer.url().host_str().unwrap_or_default();
-    let unusable = |cause: String| {
-        HubError::last(Unavailable, format!("{}: {host} {cause}", object.name()))
-    };
+    let unusable =
+        |cause: String| HubError::last(Unavailable, format!("{}: {host} {cause}", object.name()));
     if let Some(encoding) = answer.header("content-encoding")
         && encoding != "identity"
     {

@@ -24,7 +24,9 @@ impl Endpoint {
         let bad = |cause: &str| {
             HubError::last(
                 FailureKind::BadReference,
-                format!("hub endpoint `{text}`: {cause}: an example that works: https://huggingface.co"),
+                format!(
+                    "hub endpoint `{text}`: {cause}: an example that works: https://huggingface.co"
+                ),
             )
         };
         let base: Url = text.parse().map_err(|_| bad("is not a URL"))?;
@@ -53,12 +55,7 @@ impl Endpoint {
     }
 
     /// `/api/{kind}s/{id}/{call}[/{revision}]`.
-    pub fn api(
-        &self,
-        repository: &Reference,
-        call: &str,
-        revision: &str,
-    ) -> Result<Url, HubError> {
+    pub fn api(&self, repository: &Reference, call: &str, revision: &str) -> Result<Url, HubError> {
         let id = path(&repository.repo);
         let mut text = format!("{}/api/{}/{id}/{call}", self.text, repository.kind.plural());
         if !revision.is_empty() {

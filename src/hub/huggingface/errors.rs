@@ -89,7 +89,6 @@ fn redirected(answer: &Answer, object: &Object<'_>) -> HubError {
 /// The table of refusals; `token` says whether one was sent.
 fn refused(status: u16, code: &str, message: &str, object: &Object<'_>, token: bool) -> HubError {
     let (repo, host) = (object.repo(), object.endpoint.host());
-    let revision = object.revision;
     let (kind, text) = match (status, code) {
         (401 | 403, "GatedRepo") => gated(object, token),
         (401 | 404, "RepoNotFound") => (NotFound, missing(object, token)),
@@ -107,30 +106,41 @@ fn refused(status: u16, code: &str, message: &str, object: &Object<'_>, token: b
         ),
         (403, _) => (
             Denied,
-            format!("{host} denies {}: give a token with read access to {repo}", object.name()),
+            format!(
+                "{host} denies {}: give a token with read access to {repo}",
+                object.name()
+            ),
         ),
-        (404, "RevisionNotFound") => (
-            NotFound,
-            format!("revision `{revision}` of {repo} not found on {host}: check the branch, tag or full commit"),
-        ),
-        (404, "EntryNotFound") => (
-            NotFound,
-            format!("{} not found on {host}: check the path", object.name()),
-        ),
-        (404, _) => (
-            NotFound,
-            format!("{} not found on {host}: check the name and the endpoint", object.name()),
-        ),
+        (404, _) => (NotFound, absent(code, object)),
         (416, _) => (
             Integrity,
-            format!("{}: {host} has another size than its listing says: list the revision again", object.name()),
+            format!(
+                "{}: {host} has another size than its listing says: list the revision again",
+                object.name()
+            ),
         ),
         _ => (
             Unavailable,
-            format!("{}: {host} gave no usable answer (HTTP {status})", object.name()),
+            format!(
+                "{}: {host} gave no usable answer (HTTP {status})",
+                object.name()
+            ),
         ),
     };
     HubError::last(kind, text)
+}
+
+/// What a repository that is there does not have.
+fn absent(code: &str, object: &Object<'_>) -> String {
+    let (name, host) = (object.name(), object.endpoint.host());
+    let (repo, revision) = (object.repo(), object.revision);
+    match code {
+        "RevisionNotFound" => format!(
+            "revision `{revision}` of {repo} not found on {host}: check the branch, tag or full commit"
+        ),
+        "EntryNotFound" => format!("{name} not found on {host}: check the path"),
+        _ => format!("{name} not found on {host}: check the name and the endpoint"),
+    }
 }
 
 fn missing(object: &Object<'_>, token: bool) -> String {
@@ -151,11 +161,15 @@ fn gated(object: &Object<'_>, token: bool) -> (FailureKind, String) {
     match token {
         true => (
             Denied,
-            format!("repository {repo} is gated and this token may not read it: accept the terms at {page}"),
+            format!(
+                "repository {repo} is gated and this token may not read it: accept the terms at {page}"
+            ),
         ),
         false => (
             Unauthenticated,
-            format!("repository {repo} is gated: accept the terms at {page} and give a token with --token-file or HF_TOKEN"),
+            format!(
+                "repository {repo} is gated: accept the terms at {page} and give a token with --token-file or HF_TOKEN"
+            ),
         ),
     }
 }
@@ -176,14 +190,56 @@ mod tests {
         };
         for (status, code, message, token, kind, part) in [
             (401, "RepoNotFound", "", false, NotFound, "HF_TOKEN"),
-            (404, "RepoNotFound", "", true, NotFound, "hidden from this token"),
-            (401, "", "Invalid credentials in Authorization header", true, Unauthenticated, "token rejected"),
+            (
+                404,
+                "RepoNotFound",
+                "",
+                true,
+                NotFound,
+                "hidden from this token",
+            ),
+            (
+                401,
+                "",
+                "Invalid credentials in Authorization header",
+                true,
+                Unauthenticated,
+                "token rejected",
+            ),
             (401, "", "", false, Unauthenticated, "--token-file"),
-            (403, "GatedRepo", "", true, Denied, "https://huggingface.co/o/n"),
-            (401, "GatedRepo", "", false, Unauthenticated, "https://huggingface.co/o/n"),
-            (403, "", "Access to this resource is disabled.", true, Denied, "disabled"),
+            (
+                403,
+                "GatedRepo",
+                "",
+                true,
+                Denied,
+                "https://huggingface.co/o/n",
+            ),
+            (
+                401,
+                "GatedRepo",
+                "",
+                false,
+                Unauthenticated,
+                "https://huggingface.co/o/n",
+            ),
+            (
+                403,
+                "",
+                "Access to this resource is disabled.",
+                true,
+                Denied,
+                "disabled",
+            ),
             (403, "", "", true, Denied, "read access"),
-            (404, "RevisionNotFound", "", false, NotFound, "revision `main`"),
+            (
+                404,
+                "RevisionNotFound",
+                "",
+                false,
+                NotFound,
+                "revision `main`",
+            ),
             (404, "EntryNotFound", "", false, NotFound, "check the path"),
             (404, "", "", false, NotFound, "endpoint"),
             (416, "", "", false, Integrity, "another size"),

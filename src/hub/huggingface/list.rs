@@ -96,7 +96,10 @@ fn file(row: Row, object: &Object<'_>) -> Result<File, HubError> {
     // In unexpanded rows of LFS files `size` may be the pointer's and `oid` is the pointer's.
     let (size, digest) = match &row.lfs {
         Some(lfs) => (Some(lfs.size), stated("sha256", &lfs.oid)),
-        None => (row.size, stated("git-sha1", row.oid.as_deref().unwrap_or_default())),
+        None => (
+            row.size,
+            stated("git-sha1", row.oid.as_deref().unwrap_or_default()),
+        ),
     };
     let size = size.ok_or_else(|| {
         HubError::last(
@@ -171,7 +174,10 @@ mod tests {
     fn a_digest_nobody_knows_still_tells_contents_apart() {
         let hex = "ab".repeat(32);
         assert_eq!(stated("sha256", &hex), Digest::Sha256([0xab; 32]));
-        assert_eq!(stated("sha256", &format!("sha256:{hex}")), Digest::Sha256([0xab; 32]));
+        assert_eq!(
+            stated("sha256", &format!("sha256:{hex}")),
+            Digest::Sha256([0xab; 32])
+        );
         assert!(matches!(stated("git-sha1", ""), Digest::Version(_)));
         assert_ne!(stated("git-sha1", "x"), stated("git-sha1", "y"));
     }

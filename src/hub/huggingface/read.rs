@@ -8,7 +8,7 @@ use super::body::{self, Body};
 use super::errors::explain;
 use super::resolve::file_object;
 use super::signed::{Key, SignedUrl, Slot};
-use super::{Shared, pause};
+use super::{LABEL, Shared, pause};
 use crate::backoff::Retries;
 use crate::hub::http::{Answer, Get, Operation, check_foreign};
 use crate::hub::{ByteStream, HubError};
@@ -88,7 +88,7 @@ impl Reader {
                 )),
             };
             self.body = None;
-            pause(&mut self.retries, error).await?;
+            pause(LABEL, &mut self.retries, error).await?;
         }
         self.check_end().await?;
         Ok(None)
@@ -135,7 +135,10 @@ impl Reader {
     fn too_long(&self) -> HubError {
         HubError::last(
             FailureKind::Unavailable,
-            format!("{}: body is longer than the range asked for", self.entry.path),
+            format!(
+                "{}: body is longer than the range asked for",
+                self.entry.path
+            ),
         )
     }
 
@@ -149,7 +152,7 @@ impl Reader {
                 }
                 Ok(Opened::Refused(error)) if self.refused => return Err(error),
                 Ok(Opened::Refused(_)) => self.refused = true,
-                Err(error) => pause(&mut self.retries, error).await?,
+                Err(error) => pause(LABEL, &mut self.retries, error).await?,
             }
         }
     }

@@ -105,11 +105,7 @@ pub async fn authorize(hub: &Shared, pin: &Pin, token: Option<&Token>) -> Result
     }
 }
 
-async fn authorize_by_file(
-    hub: &Shared,
-    pin: &Pin,
-    token: Option<&Token>,
-) -> Result<(), HubError> {
+async fn authorize_by_file(hub: &Shared, pin: &Pin, token: Option<&Token>) -> Result<(), HubError> {
     let Some(entry) = list::some_file(hub, pin, token).await? else {
         return Ok(());
     };
@@ -164,7 +160,13 @@ mod tests {
         let asked: Reference = "hf://old/name".parse().expect("a reference");
         let name = |id| canonical(&asked, id).repo;
         assert_eq!(name(Some("new/name")), "new/name");
-        for bad in [None, Some("../x"), Some("a/b/c"), Some("gpt2"), Some("a/b@c")] {
+        for bad in [
+            None,
+            Some("../x"),
+            Some("a/b/c"),
+            Some("gpt2"),
+            Some("a/b@c"),
+        ] {
             assert_eq!(name(bad), "old/name", "{bad:?}");
         }
     }

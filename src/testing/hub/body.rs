@@ -12,7 +12,7 @@ use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// One write to a connection: large enough that benches measure the reader.
 const PART_BYTES: u64 = 256 << 10;
@@ -122,6 +122,8 @@ impl Giving {
                 if let Some(FaultKind::ExpireAfter(_)) = self.fault {
                     state.expire(self.signed);
                 }
+                // What was given must leave first: an error drops what the connection has not sent.
+                sleep(Duration::from_millis(5)).await;
                 return Err(io::Error::other("cut off on order"));
             }
         }
@@ -129,7 +131,10 @@ impl Giving {
             () = state.bucket.take(end - left.start) => {}
             () = state.stop.cancelled() => return Err(io::Error::other("stopped")),
         }
-        let part = self.file.content.read(left.start, (end - left.start) as usize)?;
+        let part = self
+            .file
+            .content
+            .read(left.start, (end - left.start) as usize)?;
         let size = self.file.content.size();
         state
             .stats

@@ -14,7 +14,12 @@ use tokio::time::sleep;
 
 /// `/{kind}s/{owner}/{name}/{commit}/{path}`, encoded.
 pub fn path(asked: &Asked, commit: &str) -> String {
-    let whole = format!("{}/{}/{commit}/{}", asked.kind.plural(), asked.id, asked.path);
+    let whole = format!(
+        "{}/{}/{commit}/{}",
+        asked.kind.plural(),
+        asked.id,
+        asked.path
+    );
     let segments = whole.split('/');
     segments
         .map(|segment| format!("/{}", utf8_percent_encode(segment, NON_ALPHANUMERIC)))
@@ -68,7 +73,11 @@ fn check(state: &State, request: &Request) -> Result<u64, &'static str> {
 
 fn parse(path: &str) -> Option<Asked> {
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let segments: Vec<String> = path.trim_start_matches('/').split('/').map(decode).collect();
+    let segments: Vec<String> = path
+        .trim_start_matches('/')
+        .split('/')
+        .map(decode)
+        .collect();
     let [kind, owner, name, revision, path @ ..] = segments.as_slice() else {
         return None;
     };

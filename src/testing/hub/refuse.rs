@@ -47,27 +47,27 @@ pub fn no_repo(token: Option<&str>) -> Answer {
     }
 }
 
-/// Whether a token opens a repository: its metadata, or with `content` its files too.
-pub fn admit(
+/// Why a token does not open a repository: its metadata, or with `content` its files too. `None` if it does.
+pub fn turn_away(
     state: &State,
     repo: &TestRepo,
     token: Option<&str>,
     content: bool,
-) -> Result<(), Answer> {
+) -> Option<Answer> {
     if token.is_some_and(|token| !state.knows(token)) {
         let message = "Invalid credentials in Authorization header";
-        return Err(refuse(401, "", message));
+        return Some(refuse(401, "", message));
     }
     let accepted = token.is_some_and(|token| repo.accepted.iter().any(|known| known == token));
     if repo.private && !accepted {
-        return Err(no_repo(token));
+        return Some(no_repo(token));
     }
     if repo.gated && content && !accepted {
         let status = if token.is_some() { 403 } else { 401 };
         let message = format!("Access to model {} is restricted", repo.id);
-        return Err(refuse(status, "GatedRepo", &message));
+        return Some(refuse(status, "GatedRepo", &message));
     }
-    Ok(())
+    None
 }
 
 /// The faults that are an answer of their own, whatever was asked.

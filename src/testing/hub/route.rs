@@ -2,7 +2,7 @@
 
 use super::body::Giving;
 use super::fault::{FaultKind, On};
-use super::refuse::{Answer, admit, fail, json, no_repo, redirect, refuse};
+use super::refuse::{Answer, fail, json, no_repo, redirect, refuse, turn_away};
 use super::repo::{HubFile, TestRepo};
 use super::server::{Found, State, name};
 use super::stats::Giver;
@@ -24,9 +24,7 @@ pub fn hub(state: Arc<State>) -> Router {
 }
 
 pub fn cdn(state: Arc<State>) -> Router {
-    Router::new()
-        .fallback(cdn_routes::answer)
-        .with_state(state)
+    Router::new().fallback(cdn_routes::answer).with_state(state)
 }
 
 /// Answers leave at once: heads of small files would wait for the kernel's timer.
@@ -52,7 +50,11 @@ async fn answer(Shared(state): Shared<Arc<State>>, request: Request) -> Answer {
     state.stats.request(header(request.headers(), "user-agent"));
     sleep(state.config.latency).await;
     let Some(asked) = parse(request.uri().path()) else {
-        return refuse(404, "", "Sorry, we can't find the page you are looking for.");
+        return refuse(
+            404,
+            "",
+            "Sorry, we can't find the page you are looking for.",
+        );
     };
     state
         .stats
@@ -78,14 +80,14 @@ fn route(state: &Arc<State>, asked: &Asked, request: &Request, fault: Option<Fau
         }
         Found::NoRepo => return no_repo(token),
         Found::NoRevision(repo) => {
-            let refused = admit(state, &repo, token, false).err();
+            let refused = turn_away(state, &repo, token, false);
             let missing = || refuse(404, "RevisionNotFound", "Invalid rev id");
             return refused.unwrap_or_else(missing);
         }
         Found::Commit(commit, repo) => (commit, repo),
     };
     let content = !matches!(asked.on, On::Revision | On::Tree);
-    if let Err(refused) = admit(state, &repo, token, content) {
+    if let Some(refused) = turn_away(state, &repo, token, content) {
         return refused;
     }
     match asked.on {
@@ -115,9 +117,15 @@ fn parse(path: &str) -> Option<Asked> {
         })
     };
     match segments.as_slice() {
-        ["api", "resolve-cache", kind, owner, name, revision, path @ ..] => {
-            asked(On::ResolveCache, kind, owner, name, revision, path)
-        }
+        [
+            "api",
+            "resolve-cache",
+            kind,
+            owner,
+            name,
+            revision,
+            path @ ..,
+        ] => asked(On::ResolveCache, kind, owner, name, revision, path),
         ["api", kind, owner, name] => asked(On::Revision, kind, owner, name, "main", &[]),
         ["api", kind, owner, name, "revision", revision] => {
             asked(On::Revision, kind, owner, name, revision, &[])
@@ -170,14 +178,18 @@ fn tree(state: &State, repo: &TestRepo, request: &Request, fault: Option<FaultKi
     let end = (cursor + state.config.page.max(1)).min(rows.len());
     let mut answer = json(&rows.get(cursor..end).unwrap_or_default());
     if end < rows.len() {
-        let own = format!("http://{}", header(request.headers(), "host").unwrap_or_default());
+        let own = format!(
+            "http://{}",
+            header(request.headers(), "host").unwrap_or_default()
+        );
         let (base, next) = match fault {
             Some(FaultKind::NextOn(host)) => (host, end),
             Some(FaultKind::NextLoop) => (own, cursor),
             _ => (own, end),
         };
         let path = request.uri().path();
-        let link = format!("<{base}{path}?recursive=true&expand=false&cursor={next}>; rel=\"next\"");
+        let link =
+            format!("<{base}{path}?recursive=true&expand=false&cursor={next}>; rel=\"next\"");
         set(&mut answer, "link", &link);
     }
     answer
@@ -189,9 +201,7 @@ fn rows(repo: &TestRepo) -> Vec<Value> {
         ends.map(|at| path[..at].to_owned()).collect::<Vec<_>>()
     };
     let directories: BTreeSet<String> = repo.files.keys().flat_map(|path| parents(path)).collect();
-    let directory = |path: String| {
-        value!({ "type": "directory", "path": path, "size": 0, "oid": "0".repeat(40) })
-    };
+    let directory = |path: String| value!({ "type": "directory", "path": path, "size": 0, "oid": "0".repeat(40) });
     let mut rows: Vec<Value> = directories.into_iter().map(directory).collect();
     rows.extend(repo.files.iter().map(|(path, file)| row(path, file)));
     rows
@@ -240,7 +250,11 @@ fn resolve(
     let mut answer = if file.lfs {
         let mut answer = redirect(StatusCode::FOUND, &cdn_routes::sign(state, asked, commit));
         set(&mut answer, "x-linked-size", &size.to_string());
-        set(&mut answer, "x-linked-etag", &format!("\"{}\"", file.digest));
+        set(
+            &mut answer,
+            "x-linked-etag",
+            &format!("\"{}\"", file.digest),
+        );
         answer
     } else if state.config.resolve_cache && asked.on == On::Resolve {
         let path = cdn_routes::path(asked, commit);
