@@ -12,6 +12,7 @@ mod catalog;
 pub mod choose;
 pub mod client;
 mod connection;
+mod counted;
 mod demand;
 mod have;
 mod ledger;

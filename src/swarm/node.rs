@@ -44,7 +44,6 @@ pub struct SwarmConfig {
 
 /// A running node.
 pub struct Swarm {
-    pub(super) node_id: String,
     pub(super) files: Arc<Recent>,
     pub(super) wishes: Arc<Wishes>,
     pub(super) availability: Arc<Availability>,
@@ -86,9 +85,8 @@ impl Swarm {
             })
         });
         let swarm = Arc::new(Swarm {
-            client: PieceClient::new(store.clone(), config.node_id.clone()),
             links: links.collect::<Result<_, _>>()?,
-            node_id: config.node_id,
+            client: PieceClient::new(store.clone(), config.node_id),
             files,
             wishes,
             availability,
@@ -145,14 +143,14 @@ impl Swarm {
 
     /// Opens a file and tells its seed that it is wanted.
     pub(super) fn open(&self, file: &FileRef) -> Result<(Arc<CacheFile>, Wish), Failure> {
-        let (seed, link) = self.link_for(&file.key.0, file.token.as_ref())?;
+        let (seed, _) = self.link_for(&file.key.0, file.token.as_ref())?;
         let cache = self.files.file(file.key, file.size);
         let cache =
             cache.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
         let (wish, is_news) = self.wishes.want(file, seed);
         if is_news {
+            // All of them: another may have tracked it until now.
             self.links.iter().for_each(|link| link.wake());
-            link.wake();
         }
         Ok((cache, wish))
     }
