@@ -60,13 +60,34 @@ pub enum ReadError {
     #[error("{path}: {cause}")]
     Denied { path: String, cause: String },
     #[error("{path}: {cause}")]
-    Failed { path: String, cause: String },
+    Failed {
+        path: String,
+        kind: FailureKind,
+        cause: String,
+    },
     #[error("{path}: {source}")]
     Store {
         path: String,
         #[source]
         source: StoreError,
     },
+}
+
+impl From<ReadError> for Failure {
+    fn from(error: ReadError) -> Failure {
+        let kind = match &error {
+            ReadError::Timeout { .. } => FailureKind::Unavailable,
+            ReadError::Revoked { .. } => FailureKind::Integrity,
+            ReadError::Denied { .. } => FailureKind::Denied,
+            ReadError::Failed { kind, .. } => *kind,
+            ReadError::Store {
+                source: StoreError::NoRoom { .. },
+                ..
+            } => FailureKind::NoRoom,
+            ReadError::Store { .. } => FailureKind::Internal,
+        };
+        Failure::new(kind, error.to_string())
+    }
 }
 
 /// The process's fetching: one store, one source, shared slots.
@@ -146,6 +167,9 @@ impl OpenFile {
             driver,
         };
         open.scrub_if_whole();
+        if open.state() != State::Final {
+            open.fetcher.source.opened(&open.file);
+        }
         Arc::new(open)
     }
 
@@ -319,19 +343,47 @@ impl OpenFile {
         }
     }
 
-    /// Waits until every piece is here; reports the failure that the background fetch met, if it is final.
+    /// Fetches the whole file and waits until the hub's digest has confirmed it.
     pub async fn complete(&self) -> Result<(), ReadError> {
-        let geometry = self.file.geometry();
         self.fetch_all();
-        for index in 0..geometry.pieces() {
-            while !self.cached.has(index) {
-                if self.state() == State::Revoked {
-                    return Err(ReadError::Revoked { path: self.path() });
-                }
-                self.wait_for(index).await?;
+        for index in 0..self.file.geometry().pieces() {
+            if !self.cached.has(index)
+                && let Some(_passed) = self.wait_for(index).await?
+            {
+                let source = StoreError::NoRoom {
+                    dir: self.fetcher.store.dir().to_owned(),
+                    bytes: self.file.size,
+                };
+                return Err(self.store_error(source));
             }
         }
-        Ok(())
+        self.verdict().await
+    }
+
+    /// Waits for the seed's word on a file that is whole.
+    async fn verdict(&self) -> Result<(), ReadError> {
+        let mut changes = self.cached.changes();
+        loop {
+            match self.state() {
+                State::Final => return Ok(()),
+                State::Revoked => return Err(ReadError::Revoked { path: self.path() }),
+                State::Partial | State::Whole => {}
+            }
+            let timeout = self.fetcher.config.read_timeout;
+            if tokio::time::timeout(timeout, changes.changed())
+                .await
+                .is_err()
+            {
+                let cause = "no seed has confirmed the file's digest".into();
+                let piece = self.file.geometry().pieces();
+                return Err(ReadError::Timeout {
+                    path: self.path(),
+                    piece,
+                    seconds: timeout.as_secs(),
+                    cause,
+                });
+            }
+        }
     }
 
     fn path(&self) -> String {
@@ -350,7 +402,7 @@ impl OpenFile {
         match failure.kind {
             FailureKind::Unauthenticated | FailureKind::Denied => ReadError::Denied { path, cause },
             FailureKind::Integrity => ReadError::Revoked { path },
-            _ => ReadError::Failed { path, cause },
+            kind => ReadError::Failed { path, kind, cause },
         }
     }
 }

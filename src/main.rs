@@ -1,1 +1,45 @@
-fn main() {}
+//! The program: parse, set up logging, run one role, turn its failure into a line and an exit code.
+
+use model_p2p::cli::{self, Command};
+use model_p2p::model::Failure;
+use model_p2p::{run, telemetry};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    telemetry::init(cli.log_format);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(dispatch(cli.command)) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            cli::exit::code(failure.kind)
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
+    let done = match command {
+        Command::Mount(args) => return run::mount(args.config()?).await,
+        Command::Unmount(args) => run::unmount(&args.dir),
+        Command::Get(args) => run::get(args.config()?).await,
+        Command::Resolve(args) => run::resolve(args.config()?).await,
+        Command::Status(args) => {
+            let (cache, json) = args.config()?;
+            run::status(cache, json).await
+        }
+        Command::Node(args) => run::node(args.config()?).await,
+        Command::Seed(args) => run::seed(args.config()?).await,
+        Command::Controller(args) => run::controller(args.config()?).await,
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}

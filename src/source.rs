@@ -55,6 +55,12 @@ pub enum Arrival {
 /// Somewhere pieces come from.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
+    /// A file that is not final here is about to be read: the source may say so to whom it concerns, and
+    /// asks for the verdict on one that is whole. Returns at once.
+    fn opened(&self, file: &FileRef) {
+        let _ = file;
+    }
+
     /// Brings exactly piece `index`, which a reader waits for, as fast as it can. Waits, retries and goes to
     /// other providers by itself; fails when nobody can give it ([`Failure`]), for the caller to ask again.
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure>;
@@ -77,6 +83,9 @@ pub trait Origin: Send + Sync + 'static {
 
     /// Returns when the store holds at least one of `need`. What is missing of it is read in long runs.
     async fn any(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure>;
+
+    /// Checks a file that is whole but was never finished, as a killed process leaves it.
+    async fn settle(&self, file: &FileRef);
 
     /// Reads a piece without keeping it, for a store that has no room.
     async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure>;

@@ -166,6 +166,11 @@ impl Store {
         self.shared.budget.limit()
     }
 
+    /// How many bytes of a file are on disk; asks the map, opens nothing.
+    pub fn bytes_here(&self, key: FileKey) -> u64 {
+        evict::bytes_of(&self.shared.dir, key)
+    }
+
     /// Every file on disk, whether open or not.
     pub fn keys(&self) -> Vec<FileKey> {
         evict::keys_on_disk(&self.shared.dir)

@@ -150,6 +150,13 @@ impl Origin for Ingest {
         origins.wait(here, |reading| reading.bulk_running).await
     }
 
+    async fn settle(&self, file: &FileRef) {
+        match self.origins(file) {
+            Ok(origins) => self.finish_if_whole(&origins).await,
+            Err(failure) => tracing::warn!(%failure, "cannot settle a file"),
+        }
+    }
+
     async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure> {
         let _slot = self.shared.demand.acquire().await;
         let bytes = file.geometry().bytes(index);
@@ -296,13 +303,6 @@ impl Ingest {
             tracing::error!(file = %origins.file.path, %error, "cannot finish a file");
         }
         origins.changed.notify_waiters();
-    }
-
-    /// Checks a file that is whole in the store but was never finished, as a killed seed leaves it.
-    pub async fn finish_left_over(&self, file: &FileRef) -> Result<(), Failure> {
-        let origins = self.origins(file)?;
-        self.finish_if_whole(&origins).await;
-        Ok(())
     }
 }
 

@@ -18,6 +18,12 @@ impl LocalSource {
 
 #[async_trait]
 impl Source for LocalSource {
+    /// A file that an earlier process left whole gets its verdict now.
+    fn opened(&self, file: &FileRef) {
+        let (origin, file) = (self.origin.clone(), file.clone());
+        tokio::spawn(async move { origin.settle(&file).await });
+    }
+
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
         match self.origin.demand(file, index).await {
             Ok(()) => Ok(Arrival::Kept(index..index + 1)),

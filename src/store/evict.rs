@@ -137,7 +137,7 @@ pub fn keys_on_disk(dir: &Path) -> Vec<FileKey> {
 }
 
 /// The bytes of the pieces that a file's map says are here.
-fn bytes_of(dir: &Path, key: FileKey) -> u64 {
+pub fn bytes_of(dir: &Path, key: FileKey) -> u64 {
     let path = map::path(dir, key);
     let map = PieceMap::size_on_disk(&path).and_then(|size| PieceMap::open(&path, size).ok());
     map.map_or(0, |map| {

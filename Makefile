@@ -1,0 +1,40 @@
+# What developers type. `make demo` and `make test` install what they lack or say in a line what to install.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+TOOLS = $(shell scripts/tools.sh)
+
+.PHONY: help demo test test-fast bench lint clean
+
+help:
+	@echo 'make demo       a real model on three nodes, fetched from its hub once'
+	@echo 'make test       every test'
+	@echo 'make test-fast  the tests to run all day'
+	@echo 'make bench      the figures of the README'
+
+demo:
+	@scripts/check.sh
+	@tools=$$(scripts/tools.sh) && \
+	$(CARGO) build --release --quiet --features testing --bins && \
+	target/release/demo "$$tools"
+
+test:
+	@scripts/check.sh
+	@scripts/test.sh all
+
+test-fast:
+	@scripts/check.sh
+	@scripts/test.sh fast
+
+bench:
+	@scripts/check.sh
+	@tools=$$(scripts/tools.sh) && \
+	$(CARGO) build --release --quiet --features testing --bins && \
+	target/release/bench "$$tools"
+
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --quiet --all-targets --features testing -- --deny warnings
+
+clean:
+	$(CARGO) clean

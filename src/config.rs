@@ -1,0 +1,95 @@
+//! What each role needs to know to start: plain values, complete and checked before anything is bound.
+
+use crate::model::{Reference, Token, View};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    pub dir: PathBuf,
+    pub limit_bytes: Option<u64>,
+}
+
+/// Which hubs a process that reads them itself knows.
+#[derive(Clone, Debug)]
+pub struct HubsConfig {
+    pub huggingface: String,
+    pub ca_file: Option<PathBuf>,
+    pub offline: bool,
+}
+
+/// How a process takes part in a swarm.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// HOST:PORT of each seed's control service.
+    pub seeds: Vec<String>,
+    pub listen: SocketAddr,
+    pub advertise: Option<SocketAddr>,
+}
+
+#[derive(Clone, Debug)]
+pub struct MountConfig {
+    pub reference: Reference,
+    pub view: View,
+    pub dir: PathBuf,
+    pub foreground: bool,
+    pub prefetch: String,
+    pub read_timeout: Duration,
+    pub token: Option<Token>,
+    pub hubs: HubsConfig,
+    pub peer: Option<PeerConfig>,
+    pub http: Option<SocketAddr>,
+    pub cache: CacheConfig,
+    pub json: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct GetConfig {
+    pub reference: Reference,
+    pub view: View,
+    pub dir: PathBuf,
+    pub token: Option<Token>,
+    pub hubs: HubsConfig,
+    pub peer: Option<PeerConfig>,
+    pub http: Option<SocketAddr>,
+    pub cache: CacheConfig,
+    pub json: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    pub csi_endpoint: String,
+    pub mount_dir: Option<PathBuf>,
+    pub node_id: String,
+    pub all_in_one: bool,
+    pub http: SocketAddr,
+    pub read_timeout: Duration,
+    pub peer: Option<PeerConfig>,
+    pub hubs: HubsConfig,
+    pub cache: CacheConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct SeedConfig {
+    pub name: String,
+    pub control: SocketAddr,
+    pub listen: SocketAddr,
+    pub http: SocketAddr,
+    pub hubs: HubsConfig,
+    pub cache: CacheConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct ControllerConfig {
+    pub csi_endpoint: String,
+    pub seeds: Vec<String>,
+    pub cache: CacheConfig,
+}

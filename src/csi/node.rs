@@ -1,0 +1,366 @@
+//! The node service: a pin becomes a read-only directory in a pod.
+//!
+//! Publishing reads the volume's words, asks the catalog whether this token may read the pin, and mounts;
+//! content is fetched by readers. A volume without a commit in its context (inline, or written by hand) is
+//! resolved once and recorded before it is mounted. What is mounted stays mounted: kubelet repeats a publish
+//! every minute, and a hub or seed that cannot answer then changes nothing. Unpublishing what is not there
+//! succeeds, or the pod would hang.
+
+use super::capability;
+use super::lookup::{Lookup, token};
+use super::observe::observe;
+use super::parameters::{Author, Words, own_words};
+use super::publisher::{PublishError, PublishRequest, Publisher, VolumeStats};
+use super::records::{RecordError, Records};
+use super::status::{Call, Refusal, required};
+use super::turns::Turns;
+use super::v1::node_server::Node as Service;
+use super::v1::node_service_capability::{Rpc, Type, rpc};
+use super::v1::volume_usage::Unit;
+use super::v1::{
+    NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest,
+    NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
+    NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, VolumeUsage,
+};
+use super::volume::{self, Published, Subject, Wish};
+use crate::model::{Pin, Token, View};
+use crate::source::Catalog;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tonic::{Request, Response, Status};
+
+/// A node name that kubelet would refuse.
+#[derive(Debug, thiserror::Error)]
+#[error("node id of {bytes} bytes: 1 to 256 are allowed: set the node's name")]
+pub struct NodeIdError {
+    pub bytes: usize,
+}
+
+/// The service. Clones are one.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    turns: Arc<Turns>,
+    node_id: Arc<str>,
+}
+
+struct Shared {
+    lookup: Lookup,
+    publisher: Arc<dyn Publisher>,
+    /// [`Published`] by volume id.
+    records: Arc<dyn Records>,
+}
+
+/// A checked publish.
+struct Publication {
+    volume_id: String,
+    target: PathBuf,
+    words: Words,
+    wish: Wish,
+    token: Option<Token>,
+}
+
+impl Node {
+    /// `records` are this service's own table; `node_id` is the Kubernetes node's name.
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        publisher: Arc<dyn Publisher>,
+        records: Arc<dyn Records>,
+        node_id: &str,
+    ) -> Result<Node, NodeIdError> {
+        if !(1..=256).contains(&node_id.len()) {
+            return Err(NodeIdError {
+                bytes: node_id.len(),
+            });
+        }
+        let lookup = Lookup {
+            catalog,
+            call: Call::Publish,
+        };
+        Ok(Node {
+            shared: Arc::new(Shared {
+                lookup,
+                publisher,
+                records,
+            }),
+            turns: Arc::default(),
+            node_id: node_id.into(),
+        })
+    }
+
+    pub(super) async fn drained(&self) {
+        self.turns.drained().await;
+    }
+
+    async fn publish(
+        &self,
+        request: NodePublishVolumeRequest,
+    ) -> Result<NodePublishVolumeResponse, Refusal> {
+        let publication = Publication::of(request)?;
+        let shared = self.shared.clone();
+        self.turns
+            .run(&publication.volume_id.clone(), async move {
+                shared.publish(publication).await?;
+                Ok(NodePublishVolumeResponse {})
+            })
+            .await
+    }
+
+    async fn unpublish(
+        &self,
+        request: NodeUnpublishVolumeRequest,
+    ) -> Result<NodeUnpublishVolumeResponse, Refusal> {
+        let (volume_id, target) = (request.volume_id, request.target_path);
+        required("volume_id", &volume_id)?;
+        required("target_path", &target)?;
+        let shared = self.shared.clone();
+        self.turns
+            .run(&volume_id.clone(), async move {
+                shared.unpublish(&volume_id, Path::new(&target)).await?;
+                Ok(NodeUnpublishVolumeResponse {})
+            })
+            .await
+    }
+
+    /// From memory, without a turn: kubelet's metrics must not wait for a mount or a hub.
+    fn stats(
+        &self,
+        request: NodeGetVolumeStatsRequest,
+    ) -> Result<NodeGetVolumeStatsResponse, Refusal> {
+        required("volume_id", &request.volume_id)?;
+        required("volume_path", &request.volume_path)?;
+        let path = Path::new(&request.volume_path);
+        match self.shared.publisher.stats(&request.volume_id, path) {
+            Some(stats) => Ok(usage(stats)),
+            None => Err(Refusal::UnknownVolume {
+                volume_id: request.volume_id,
+            }),
+        }
+    }
+}
+
+/// All of a read-only volume is used.
+fn usage(stats: VolumeStats) -> NodeGetVolumeStatsResponse {
+    let used = |amount: u64, unit: Unit| {
+        let amount = i64::try_from(amount).unwrap_or(i64::MAX);
+        VolumeUsage {
+            available: 0,
+            total: amount,
+            used: amount,
+            unit: unit.into(),
+        }
+    };
+    NodeGetVolumeStatsResponse {
+        usage: vec![
+            used(stats.bytes, Unit::Bytes),
+            used(stats.files, Unit::Inodes),
+        ],
+    }
+}
+
+impl Publication {
+    fn of(request: NodePublishVolumeRequest) -> Result<Publication, Refusal> {
+        required("volume_id", &request.volume_id)?;
+        required("target_path", &request.target_path)?;
+        capability::check(request.volume_capability.as_ref())?;
+        let target = PathBuf::from(request.target_path);
+        if !target.is_absolute() {
+            return Err(Refusal::Field {
+                field: "target_path",
+                cause: "is not absolute".into(),
+            });
+        }
+        let author = Author::of_context(&request.volume_context);
+        let words = own_words(request.volume_context);
+        Ok(Publication {
+            volume_id: request.volume_id,
+            target,
+            wish: Wish::of_context(&words, author)?,
+            words,
+            token: token(&request.secrets),
+        })
+    }
+}
+
+impl Shared {
+    async fn publish(&self, publication: Publication) -> Result<(), Refusal> {
+        let (volume_id, target) = (&publication.volume_id, &publication.target);
+        let known = self.known(&publication).await?;
+        let mounted = self.publisher.stats(volume_id, target).is_some();
+        if mounted && matches!(known, Known::Other) {
+            return Err(PublishError::OtherVolume {
+                target: target.clone(),
+            }
+            .into());
+        }
+        let ready = match self.prepare(&publication, &known).await {
+            Err(Refusal::Failed { failure, .. }) if mounted => {
+                let kind = failure.kind;
+                tracing::warn!(volume = ?volume_id, %kind, "republish: not renewed, the mount stays");
+                return Ok(());
+            }
+            ready => ready?,
+        };
+        let end = self.publisher.publish(volume_id, ready, target).await;
+        if end.is_err() && !matches!(known, Known::Same(_)) {
+            // kubelet may never call again for a volume whose first publish failed.
+            self.records.remove(volume_id).await?;
+        }
+        Ok(end?)
+    }
+
+    async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), Refusal> {
+        self.publisher.unpublish(volume_id, target).await?;
+        Ok(self.records.remove(volume_id).await?)
+    }
+
+    /// Everything the mount needs, after the catalog let this token read it.
+    async fn prepare(
+        &self,
+        publication: &Publication,
+        known: &Known,
+    ) -> Result<PublishRequest, Refusal> {
+        let token = publication.token.as_ref();
+        let (pin, view) = self.subject(publication, known).await?;
+        let listing = self.lookup.listing(&pin, token).await?;
+        view.select(&listing)?;
+        self.remember(publication, known, &pin).await?;
+        let options = &publication.wish.options;
+        Ok(PublishRequest {
+            listing,
+            view,
+            token: publication.token.clone(),
+            prefetch: options.prefetch,
+            verify: options.verify,
+            read_timeout: options.read_timeout,
+        })
+    }
+
+    /// The pin: the context's, else the recorded one, else the catalog's for this volume id.
+    async fn subject(
+        &self,
+        publication: &Publication,
+        known: &Known,
+    ) -> Result<(Pin, View), Refusal> {
+        let reference = match &publication.wish.subject {
+            Subject::Pinned(pin, view) => return Ok((pin.clone(), view.clone())),
+            Subject::Reference(reference) => reference,
+        };
+        let pin = match known {
+            Known::Same(pin) => pin.clone(),
+            Known::Nothing | Known::Other => {
+                let (volume_id, token) = (&publication.volume_id, publication.token.as_ref());
+                self.lookup.pin(reference, volume_id, token).await?
+            }
+        };
+        let view = volume::view(reference, &pin, &publication.wish.options);
+        Ok((pin, view))
+    }
+
+    /// Before the mount, so that a restart between the two finds the same commit.
+    async fn remember(
+        &self,
+        publication: &Publication,
+        known: &Known,
+        pin: &Pin,
+    ) -> Result<(), RecordError> {
+        let volume_id = &publication.volume_id;
+        match known {
+            Known::Same(_) => return Ok(()),
+            // The volume was made anew under its old name.
+            Known::Other => self.records.remove(volume_id).await?,
+            Known::Nothing => {}
+        }
+        let record = Published {
+            words: publication.words.clone(),
+            pin: pin.to_string(),
+        };
+        let record = volume::encode(volume_id, &record)?;
+        self.records.put_once(volume_id, record).await.map(|_| ())
+    }
+
+    async fn known(&self, publication: &Publication) -> Result<Known, RecordError> {
+        let volume_id = &publication.volume_id;
+        let Some(bytes) = self.records.get(volume_id).await? else {
+            return Ok(Known::Nothing);
+        };
+        let record: Published = volume::decode(volume_id, &bytes)?;
+        if record.words != publication.words {
+            return Ok(Known::Other);
+        }
+        let unreadable = |cause| volume::unreadable(volume_id, cause);
+        record
+            .pin
+            .parse()
+            .map(Known::Same)
+            .map_err(|cause: crate::model::revision::PinError| unreadable(cause))
+    }
+}
+
+/// What is recorded of a volume that is asked for.
+enum Known {
+    Nothing,
+    /// The same words, and what they stand for.
+    Same(Pin),
+    /// Other words.
+    Other,
+}
+
+#[tonic::async_trait]
+impl Service for Node {
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let volume_id = request.volume_id.clone();
+        observe("NodePublishVolume", &volume_id, self.publish(request)).await
+    }
+
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let request = request.into_inner();
+        let volume_id = request.volume_id.clone();
+        observe("NodeUnpublishVolume", &volume_id, self.unpublish(request)).await
+    }
+
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        let request = request.into_inner();
+        let volume_id = request.volume_id.clone();
+        let call = async { self.stats(request) };
+        observe("NodeGetVolumeStats", &volume_id, call).await
+    }
+
+    async fn node_get_capabilities(
+        &self,
+        _: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let stats = NodeServiceCapability {
+            r#type: Some(Type::Rpc(Rpc {
+                r#type: rpc::Type::GetVolumeStats.into(),
+            })),
+        };
+        let answer = NodeGetCapabilitiesResponse {
+            capabilities: vec![stats],
+        };
+        observe("NodeGetCapabilities", "", async { Ok(answer) }).await
+    }
+
+    async fn node_get_info(
+        &self,
+        _: Request<NodeGetInfoRequest>,
+    ) -> Result<Response<NodeGetInfoResponse>, Status> {
+        let answer = NodeGetInfoResponse {
+            node_id: self.node_id.to_string(),
+            // As many as the node has room for.
+            max_volumes_per_node: 0,
+        };
+        observe("NodeGetInfo", "", async { Ok(answer) }).await
+    }
+}

@@ -1,0 +1,92 @@
+//! The contract with the room that mounts.
+//!
+//! `csi` decides what is shown where and to whom; a [`Publisher`] makes it so. Calls for one volume id never
+//! overlap, calls for different ones do.
+
+use crate::model::{Listing, Token, View};
+use async_trait::async_trait;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is to be shown at a target path.
+#[derive(Clone, Debug)]
+pub struct PublishRequest {
+    pub listing: Arc<Listing>,
+    pub view: View,
+    /// May differ between two publishes of the same volume: kubelet brings rotated credentials this way.
+    pub token: Option<Token>,
+    pub prefetch: Prefetch,
+    pub verify: Verify,
+    /// How long a read may wait without progress; `None` is the daemon's default.
+    pub read_timeout: Option<Duration>,
+}
+
+/// What is fetched before somebody reads it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefetch {
+    /// Nothing.
+    Demand,
+    /// What lies ahead of readers.
+    #[default]
+    Auto,
+    /// The whole view, in the background.
+    All,
+}
+
+/// When a piece's content is checked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Verify {
+    /// Each piece as it arrives.
+    #[default]
+    Piece,
+    /// And again whenever it is read from disk.
+    Strict,
+}
+
+/// What a published volume holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeStats {
+    pub bytes: u64,
+    pub files: u64,
+}
+
+/// Why a volume is not at its target (nothing was left there), or still is.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    #[error("target {target}: {cause}")]
+    Target { target: PathBuf, cause: String },
+    #[error("target {target} already shows something else: unpublish it first")]
+    OtherVolume { target: PathBuf },
+    #[error(
+        "volume {volume_id}: {bytes} bytes do not fit this node's cache: raise its size or use `prefetch: auto`"
+    )]
+    NoRoom { volume_id: String, bytes: u64 },
+    #[error("mount at {target}: {source}")]
+    Mount {
+        target: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Shows listings at paths.
+#[async_trait]
+pub trait Publisher: Send + Sync + 'static {
+    /// Mounts read-only and returns without fetching content. Makes the target, whose parent exists.
+    /// Repeated with equal arguments it changes nothing but the token; on an error nothing is left behind,
+    /// or what was there before.
+    async fn publish(
+        &self,
+        volume_id: &str,
+        request: PublishRequest,
+        target: &Path,
+    ) -> Result<(), PublishError>;
+
+    /// Removes the mount and the target. `Ok` when there is nothing, also of a volume never heard of, of a
+    /// dead mount and of an empty directory.
+    async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), PublishError>;
+
+    /// What the volume at this path holds, from memory; `None` if that volume is not there.
+    fn stats(&self, volume_id: &str, path: &Path) -> Option<VolumeStats>;
+}

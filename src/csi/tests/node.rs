@@ -1,0 +1,350 @@
+//! Pods: checklist items 10 to 14.
+
+use super::twins::{BYTES, FILES};
+use super::*;
+use crate::csi::PublishError;
+use crate::csi::v1::{
+    NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodeUnpublishVolumeRequest,
+};
+use crate::model::{FailureKind, Token};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+impl Driver {
+    async fn publish(&self, request: &NodePublishVolumeRequest) -> Result<(), tonic::Status> {
+        let answer = self.node().node_publish_volume(request.clone()).await;
+        answer.map(|_| ())
+    }
+
+    async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), tonic::Status> {
+        let request = NodeUnpublishVolumeRequest {
+            volume_id: volume_id.into(),
+            target_path: target.display().to_string(),
+        };
+        self.node().node_unpublish_volume(request).await.map(|_| ())
+    }
+
+    async fn stats(
+        &self,
+        volume_id: &str,
+        path: &str,
+    ) -> Result<NodeGetVolumeStatsResponse, tonic::Status> {
+        let request = NodeGetVolumeStatsRequest {
+            volume_id: volume_id.into(),
+            volume_path: path.into(),
+            ..NodeGetVolumeStatsRequest::default()
+        };
+        let answer = self.node().node_get_volume_stats(request).await?;
+        Ok(answer.into_inner())
+    }
+}
+
+fn hopeless(target: &Path) -> PublishError {
+    PublishError::Mount {
+        target: target.into(),
+        source: std::io::ErrorKind::NotConnected.into(),
+    }
+}
+
+#[tokio::test]
+async fn a_claim_is_shown_at_its_commit_in_every_access_mode() {
+    let driver = Driver::start().await;
+    let mut request = driver.claim("v", "pod").await;
+    driver.catalog.move_branch('b');
+    for mode in [
+        Mode::SingleNodeWriter,
+        Mode::MultiNodeReaderOnly,
+        Mode::SingleNodeSingleWriter,
+        Mode::MultiNodeMultiWriter,
+    ] {
+        let pod = format!("{mode:?}");
+        request.target_path = driver.target(&pod).display().to_string();
+        request.volume_capability = Some(mount(mode));
+        driver.publish(&request).await.expect(&pod);
+        assert_eq!(driver.publisher.commit(&driver.target(&pod)), Some('a'));
+    }
+}
+
+#[tokio::test]
+async fn publishing_ten_times_mounts_once_and_other_arguments_are_refused() {
+    let driver = Driver::start().await;
+    let request = driver.claim("v", "pod").await;
+    for _ in 0..10 {
+        driver.publish(&request).await.expect("idempotent");
+    }
+    assert_eq!(driver.publisher.mounted.load(Ordering::SeqCst), 1);
+    let mut other = request.clone();
+    other
+        .volume_context
+        .insert("include".into(), "*.json".into());
+    assert_eq!(
+        refused(driver.publish(&other).await, "unpublish it first"),
+        6
+    );
+    let mut foreign = driver.claim("w", "pod").await;
+    assert_eq!(refused(driver.publish(&foreign).await, "something else"), 6);
+    foreign.target_path = driver.target("pod-2").display().to_string();
+    driver.publish(&foreign).await.expect("another target");
+    driver
+        .publish(&request)
+        .await
+        .expect("the first still stands");
+}
+
+#[tokio::test]
+async fn an_inline_volume_keeps_its_commit_over_republish_and_restart() {
+    let mut driver = Driver::start().await;
+    let request = driver.inline("csi-1", [("model", MODEL), ("exclude", "*.bin")]);
+    driver.publish(&request).await.expect("a pod");
+    driver.catalog.move_branch('b');
+    driver.publish(&request).await.expect("a republish");
+    driver.restart().await;
+    driver.publish(&request).await.expect("a restart");
+    assert_eq!(driver.publisher.commit(&driver.target("csi-1")), Some('a'));
+    assert_eq!(driver.catalog.resolved.load(Ordering::SeqCst), 1);
+    let shown = driver
+        .publisher
+        .shown(&driver.target("csi-1"))
+        .expect("a mount");
+    assert_eq!(shown.view.exclude, ["*.bin"]);
+
+    driver
+        .unpublish("csi-1", &driver.target("csi-1"))
+        .await
+        .expect("gone");
+    assert_eq!(driver.published.get("csi-1").await.expect("memory"), None);
+}
+
+#[tokio::test]
+async fn a_static_volume_is_resolved_by_the_first_node_that_shows_it() {
+    let driver = Driver::start().await;
+    let mut request = driver.inline("static", [("model", "file:///srv/model")]);
+    request
+        .volume_context
+        .remove("csi.storage.k8s.io/ephemeral");
+    driver
+        .publish(&request)
+        .await
+        .expect("an administrator may name files");
+    request.volume_context.insert("model".into(), MODEL.into());
+    assert_eq!(refused(driver.publish(&request).await, "something else"), 6);
+    driver
+        .unpublish("static", &driver.target("static"))
+        .await
+        .expect("gone");
+    driver
+        .publish(&request)
+        .await
+        .expect("made anew under its old name");
+    let shown = driver.publisher.shown(&driver.target("static"));
+    let shown = shown.expect("a mount").listing.pin().to_string();
+    assert!(shown.starts_with("hf://owner/name@"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_pod_chooses_neither_hub_nor_files_nor_commit() {
+    let driver = Driver::start().await;
+    for (attributes, about) in [
+        (
+            [("model", MODEL), ("endpoint", "http://169.254.169.254")],
+            "`endpoint` is not allowed",
+        ),
+        (
+            [("model", "file:///etc/ssl"), ("prefetch", "auto")],
+            "`model` is not allowed in a pod",
+        ),
+        ([("model", MODEL), ("commit", "a")], "`commit` is not known"),
+        ([("model", MODEL), ("size", "1Gi")], "known are model"),
+    ] {
+        let answer = driver.publish(&driver.inline("csi-1", attributes)).await;
+        assert_eq!(refused(answer, about), 3, "{attributes:?}");
+    }
+    assert_eq!(driver.catalog.resolved.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_wrong_publish_names_the_field() {
+    let driver = Driver::start().await;
+    let good = driver.claim("v", "pod").await;
+    let with = |change: fn(&mut NodePublishVolumeRequest)| {
+        let mut request = good.clone();
+        change(&mut request);
+        request
+    };
+    for (request, about) in [
+        (with(|r| r.volume_id.clear()), "`volume_id`"),
+        (with(|r| r.target_path.clear()), "`target_path`"),
+        (with(|r| r.target_path = "some/path".into()), "not absolute"),
+        (with(|r| r.volume_capability = None), "`volume_capability`"),
+        (
+            with(|r| r.volume_capability = Some(block())),
+            "block devices",
+        ),
+        (
+            with(|r| drop(r.volume_context.insert("commit".into(), "main".into()))),
+            "`commit`",
+        ),
+        (
+            with(|r| drop(r.volume_context.insert("model".into(), MODEL.into()))),
+            "`commit`",
+        ),
+        (
+            with(|r| drop(r.volume_context.remove("model"))),
+            "`model` is missing",
+        ),
+    ] {
+        assert_eq!(refused(driver.publish(&request).await, about), 3, "{about}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_comes_from_either_key_and_is_renewed() {
+    let driver = Driver::start().await;
+    let mut request = driver.claim("v", "pod").await;
+    for (secrets, expected) in [
+        (map([("token", "hf_1")]), "hf_1"),
+        (map([("HF_TOKEN", "hf_2\n")]), "hf_2"),
+        (map([("token", " "), ("HF_TOKEN", "hf_3")]), "hf_3"),
+    ] {
+        request.secrets = secrets;
+        driver.publish(&request).await.expect("a publish");
+        let shown = driver
+            .publisher
+            .shown(&driver.target("pod"))
+            .expect("a mount");
+        assert_eq!(shown.token, Token::new(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_mounted_volume_survives_a_hub_that_cannot_answer() {
+    let driver = Driver::start().await;
+    let request = driver.claim("v", "pod").await;
+    driver.publish(&request).await.expect("a publish");
+    let mut second = request.clone();
+    second.target_path = driver.target("pod-2").display().to_string();
+    for kind in [
+        FailureKind::Unavailable,
+        FailureKind::RateLimited,
+        FailureKind::Denied,
+    ] {
+        driver.catalog.fail(kind);
+        driver.publish(&request).await.expect("the mount stays");
+        assert!(
+            driver.publish(&second).await.is_err(),
+            "a new pod has to wait"
+        );
+    }
+    let mut other = request.clone();
+    other
+        .volume_context
+        .insert("exclude".into(), "*.bin".into());
+    assert_eq!(refused(driver.publish(&other).await, "something else"), 6);
+}
+
+#[tokio::test]
+async fn a_failed_publish_leaves_nothing_and_says_why() {
+    let driver = Driver::start().await;
+    let request = driver.inline("csi-1", [("model", MODEL)]);
+    for (failure, code) in [
+        (hopeless as twins::Broken, 13),
+        (
+            |_| PublishError::NoRoom {
+                volume_id: "csi-1".into(),
+                bytes: 9,
+            },
+            8,
+        ),
+    ] {
+        driver.publisher.fail(Some(failure));
+        assert_eq!(refused(driver.publish(&request).await, ""), code);
+        assert_eq!(driver.published.get("csi-1").await.expect("memory"), None);
+        assert!(!driver.target("csi-1").exists());
+    }
+    driver.catalog.fail(FailureKind::NoRoom);
+    assert_eq!(refused(driver.publish(&request).await, "hub says"), 8);
+}
+
+#[tokio::test]
+async fn unpublishing_succeeds_whatever_is_there() {
+    let driver = Driver::start().await;
+    let (never, half) = (driver.target("never"), driver.target("half"));
+    std::fs::create_dir(&half).expect("a directory");
+    for target in [&never, &half, &half] {
+        driver
+            .unpublish("unknown", target)
+            .await
+            .expect("nothing to do");
+        assert!(!target.exists());
+    }
+    assert_eq!(refused(driver.unpublish("", &never).await, "volume_id"), 3);
+    assert_eq!(
+        refused(driver.unpublish("v", Path::new("")).await, "target_path"),
+        3
+    );
+}
+
+#[tokio::test]
+async fn fifty_calls_at_once_make_one_mount() {
+    let driver = Driver::start().await;
+    let request = driver.claim("v", "pod").await;
+    let calls = (0..50).map(|_| driver.publish(&request));
+    for answer in futures::future::join_all(calls).await {
+        assert!(matches!(
+            answer.map_err(|status| status.code() as i32),
+            Ok(()) | Err(10)
+        ));
+    }
+    assert_eq!(driver.publisher.mounted.load(Ordering::SeqCst), 1);
+    driver
+        .unpublish(&request.volume_id, &driver.target("pod"))
+        .await
+        .expect("gone");
+    assert!(!driver.target("pod").exists());
+}
+
+#[tokio::test]
+async fn a_publish_whose_client_went_away_ends_and_is_undone_by_the_next_call() {
+    let driver = Driver::start().await;
+    let request = driver.claim("v", "pod").await;
+    let gate = driver.catalog.gate.acquire().await.expect("never closed");
+    let publish = driver.publish(&request);
+    let gone = tokio::time::timeout(Duration::from_millis(200), publish).await;
+    assert!(
+        gone.is_err(),
+        "the client gave up while the catalog was asked"
+    );
+    let target = driver.target("pod");
+    let mut undo = Box::pin(driver.unpublish(&request.volume_id, &target));
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut undo).await;
+    assert!(early.is_err(), "it waits for the publish");
+    drop(gate);
+    undo.await.expect("undone");
+    assert_eq!(driver.publisher.mounted.load(Ordering::SeqCst), 1);
+    assert!(driver.publisher.shown(&target).is_none() && !target.exists());
+}
+
+#[tokio::test]
+async fn stats_come_from_memory_while_the_hub_hangs() {
+    let driver = Driver::start().await;
+    let request = driver.claim("v", "pod").await;
+    driver.publish(&request).await.expect("a publish");
+    let _closed = driver.catalog.gate.acquire().await.expect("never closed");
+    let begun = Instant::now();
+    let stats = driver.stats(&request.volume_id, &request.target_path).await;
+    let usage = stats.expect("stats").usage;
+    assert!(begun.elapsed() < Duration::from_millis(100));
+    let seen: Vec<_> = usage
+        .iter()
+        .map(|usage| (usage.unit, usage.total, usage.used, usage.available))
+        .collect();
+    assert_eq!(seen, [(1, BYTES, BYTES, 0), (2, FILES, FILES, 0)]);
+    for (volume_id, path, code) in [
+        ("unknown", request.target_path.as_str(), 5),
+        (&request.volume_id, "some/path", 5),
+        ("", "some/path", 3),
+        (&request.volume_id, "", 3),
+    ] {
+        assert_eq!(refused(driver.stats(volume_id, path).await, ""), code);
+    }
+}

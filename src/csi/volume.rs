@@ -1,0 +1,162 @@
+//! Volumes: how one is named, what its context says, what is remembered of it.
+//!
+//! The identifier is a digest of the name that the claim's volume gets, so a repeated creation cannot mint
+//! a second one. All that a node needs stands in the volume context; the specification bounds it to
+//! 128 bytes a value and 4 KiB in all, and what does not fit is refused when the volume is created.
+
+use super::parameters::{self, Author, Options, ParameterError, Words};
+use super::records::RecordError;
+use crate::model::view::ViewError;
+use crate::model::{Listing, Pin, Reference, Revision, View};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Words that only a context has: what the controller found out.
+const FOUND: [&str; 4] = ["commit", "subdir", "bytes", "files"];
+
+/// The specification's bound for a string.
+const STRING_BYTES_MAX: usize = 128;
+
+/// 32 hex digits: 128 bits of the name's digest.
+pub(super) fn volume_id(name: &str) -> String {
+    let digest = blake3::derive_key("model-p2p 2026 volume id", name.as_bytes());
+    hex::encode(&digest[..16])
+}
+
+/// What a volume's words ask for, before any hub was asked.
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) subject: Subject,
+    pub(super) options: Options,
+}
+
+/// Which revision.
+#[derive(Debug)]
+pub(super) enum Subject {
+    /// To be resolved.
+    Reference(Reference),
+    /// Resolved by the controller.
+    Pinned(Pin, View),
+}
+
+impl Wish {
+    /// Reads the parameters of a new volume.
+    pub(super) fn of_parameters(words: &Words, author: Author) -> Result<Wish, ParameterError> {
+        parameters::check_words(words, &[])?;
+        Ok(Wish {
+            subject: Subject::Reference(parameters::reference(words, author)?),
+            options: parameters::options(words, author)?,
+        })
+    }
+
+    /// Reads a volume context: the controller's, an administrator's or a pod's.
+    pub(super) fn of_context(words: &Words, author: Author) -> Result<Wish, ParameterError> {
+        let Some(commit) = words.get("commit").filter(|_| author == Author::Admin) else {
+            return Wish::of_parameters(words, author);
+        };
+        parameters::check_words(words, &FOUND)?;
+        let options = parameters::options(words, author)?;
+        let view = options.view(words.get("subdir").cloned());
+        let pin = pinned(words, commit)?;
+        Ok(Wish {
+            subject: Subject::Pinned(pin, view),
+            options,
+        })
+    }
+}
+
+/// The context's `model` is the pin's repository to the letter: what the user asked for stands in `revision`
+/// and `subdir`.
+fn pinned(words: &Words, commit: &str) -> Result<Pin, ParameterError> {
+    let wrong = |cause: String| ParameterError::Wrong {
+        name: "commit",
+        cause,
+    };
+    let words: Words = [("model", words.get("model"))]
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.clone())))
+        .collect();
+    let repository = parameters::reference(&words, Author::Admin)?;
+    if repository.revision.is_some() {
+        return Err(wrong(
+            "stands beside a model with a revision: leave one of them out".into(),
+        ));
+    }
+    let revision: Revision = commit
+        .parse()
+        .map_err(|error: crate::model::revision::NotARevision| wrong(error.to_string()))?;
+    Ok(Pin {
+        repository,
+        revision,
+    })
+}
+
+/// The part of the pinned listing that a reference and its options show. Where the pin kept the folder, the
+/// listing begins there already.
+pub(super) fn view(reference: &Reference, pin: &Pin, options: &Options) -> View {
+    match pin.repository.subdir {
+        Some(_) => options.view(None),
+        None => options.view(reference.subdir.clone()),
+    }
+}
+
+/// Bytes and files that a view shows.
+pub(super) fn measure(listing: &Listing, view: &View) -> Result<(u64, u64), ViewError> {
+    let shown = view.select(listing)?;
+    let bytes = shown.iter().map(|(_, entry)| entry.size).sum();
+    Ok((bytes, shown.len() as u64))
+}
+
+/// The context of a created volume: the wish as it was spelled, and what it was resolved to.
+pub(super) fn context(
+    words: &Words,
+    reference: &Reference,
+    pin: &Pin,
+    view: &View,
+    (bytes, files): (u64, u64),
+) -> Result<Words, ParameterError> {
+    let mut context = words.clone();
+    let mut put = |name: &str, value: String| context.insert(name.to_owned(), value);
+    put("model", pin.repository.to_string());
+    put("commit", pin.revision.to_string());
+    put("bytes", bytes.to_string());
+    put("files", files.to_string());
+    if let Some(revision) = &reference.revision {
+        put("revision", revision.clone());
+    }
+    if let Some(subdir) = &view.subdir {
+        put("subdir", subdir.clone());
+    }
+    parameters::check_size(&context, STRING_BYTES_MAX)?;
+    Ok(context)
+}
+
+/// What a controller remembers of a volume: enough to repeat its answer and to see a different question.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Created {
+    pub(super) parameters: Words,
+    pub(super) capacity_bytes: i64,
+    pub(super) context: Words,
+}
+
+/// What a node remembers of a published volume: the words it was asked with and the pin they stand for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Published {
+    pub(super) words: Words,
+    /// `hf://owner/name@COMMIT`
+    pub(super) pin: String,
+}
+
+pub(super) fn encode(name: &str, record: &impl Serialize) -> Result<Vec<u8>, RecordError> {
+    serde_json::to_vec(record).map_err(|cause| unreadable(name, cause))
+}
+
+pub(super) fn decode<T: DeserializeOwned>(name: &str, bytes: &[u8]) -> Result<T, RecordError> {
+    serde_json::from_slice(bytes).map_err(|cause| unreadable(name, cause))
+}
+
+pub(super) fn unreadable(name: &str, cause: impl ToString) -> RecordError {
+    RecordError::Content {
+        name: name.to_owned(),
+        cause: cause.to_string(),
+    }
+}

@@ -1,0 +1,125 @@
+//! What the filesystem needs of a file's content, and how it gets hold of it.
+//!
+//! Three small traits, so that the filesystem and its mounts run in tests on content that the test
+//! controls. In the program all three are `fetch`.
+
+use crate::fetch::{Fetcher, OpenFile, ReadError};
+use crate::model::{Listing, Pin, Token};
+use crate::source::FileRef;
+use crate::store::State;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::fs::File;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The content of one file, of which parts may be missing.
+pub trait Content: Send + Sync + 'static {
+    /// Reads if all bytes are here; `None` when something must be fetched. Never waits for the network.
+    fn read_now(&self, offset: u64, len: usize) -> Option<Result<Bytes, ReadError>>;
+    /// Reads, fetching what is missing. Exactly `min(len, size - offset)` bytes, or an error.
+    fn read(
+        self: Arc<Self>,
+        offset: u64,
+        len: usize,
+    ) -> BoxFuture<'static, Result<Bytes, ReadError>>;
+    fn state(&self) -> State;
+    /// The data file to hand to the kernel, only when `State::Final`.
+    fn backing(&self) -> Option<Arc<File>>;
+    /// Resolves once the file is Final; never for a revoked file.
+    fn finished(self: Arc<Self>) -> BoxFuture<'static, ()>;
+    /// Fetches the rest of the file in the background.
+    fn fetch_all(&self);
+}
+
+/// The way to the content of one listing's files. An entry is an index into [`Listing::files`].
+pub trait Opener: Send + Sync + 'static {
+    fn open(&self, entry: usize) -> Result<Arc<dyn Content>, ReadError>;
+    /// What is known of a file that is not open; must not create anything.
+    fn state(&self, entry: usize) -> State;
+    /// The credential of later opens: kubelet rotates tokens under a running mount.
+    fn set_token(&self, token: Token);
+}
+
+/// Makes openers; one a process.
+pub trait Provider: Send + Sync + 'static {
+    fn opener(&self, listing: Arc<Listing>, token: Option<Token>) -> Arc<dyn Opener>;
+    /// Where the data files lie: whether the kernel may read them directly is probed there.
+    fn data_dir(&self) -> &Path;
+}
+
+impl Content for OpenFile {
+    fn read_now(&self, offset: u64, len: usize) -> Option<Result<Bytes, ReadError>> {
+        OpenFile::read_now(self, offset, len)
+    }
+
+    fn read(
+        self: Arc<Self>,
+        offset: u64,
+        len: usize,
+    ) -> BoxFuture<'static, Result<Bytes, ReadError>> {
+        Box::pin(async move { OpenFile::read(&self, offset, len).await })
+    }
+
+    fn state(&self) -> State {
+        OpenFile::state(self)
+    }
+
+    fn backing(&self) -> Option<Arc<File>> {
+        OpenFile::backing(self)
+    }
+
+    fn finished(self: Arc<Self>) -> BoxFuture<'static, ()> {
+        Box::pin(async move { OpenFile::finished(&self).await })
+    }
+
+    fn fetch_all(&self) {
+        OpenFile::fetch_all(self)
+    }
+}
+
+/// The program's provider.
+pub struct FetchProvider(pub Arc<Fetcher>);
+
+impl Provider for FetchProvider {
+    fn opener(&self, listing: Arc<Listing>, token: Option<Token>) -> Arc<dyn Opener> {
+        Arc::new(FetchOpener {
+            fetcher: self.0.clone(),
+            pin: Arc::new(listing.pin().clone()),
+            listing,
+            token: Mutex::new(token),
+        })
+    }
+
+    fn data_dir(&self) -> &Path {
+        self.0.store().dir()
+    }
+}
+
+struct FetchOpener {
+    fetcher: Arc<Fetcher>,
+    pin: Arc<Pin>,
+    listing: Arc<Listing>,
+    token: Mutex<Option<Token>>,
+}
+
+impl Opener for FetchOpener {
+    fn open(&self, entry: usize) -> Result<Arc<dyn Content>, ReadError> {
+        let token = self
+            .token
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let file = FileRef::new(&self.pin, &self.listing.files()[entry], token);
+        Ok(self.fetcher.open(file)?)
+    }
+
+    fn state(&self, entry: usize) -> State {
+        let file = self.fetcher.store().get(self.listing.files()[entry].key);
+        file.map_or(State::Partial, |file| file.state())
+    }
+
+    fn set_token(&self, token: Token) {
+        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+    }
+}

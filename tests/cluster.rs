@@ -1,0 +1,650 @@
+//! The whole program in real processes: hub double, seed, nodes, kubelet's calls, readers that are not ours.
+//!
+//! Needs root, /dev/fuse and the folder of `scripts/tools.sh` in MODEL_P2P_TOOLS. Requests and bytes are
+//! counted; nothing is timed.
+#![cfg(feature = "testing")]
+
+use model_p2p::testing::cluster::{
+    Cluster, HubProcess, Loader, Node, Seed, Tools, digests, sha256,
+};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const REPO: &str = "gt/all-MiniLM-L6-v2";
+const MIB: u64 = 1 << 20;
+/// 3 GiB less a bit: not a multiple of the piece size.
+const BIG: u64 = 3 * 1024 * MIB - 12_345;
+
+fn tools() -> Tools {
+    let dir = std::env::var("MODEL_P2P_TOOLS").expect("MODEL_P2P_TOOLS: run `make test-fast`");
+    Tools::new(Path::new(&dir))
+}
+
+fn base() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).to_owned()
+}
+
+fn cluster() -> Cluster {
+    Cluster::new(&base(), &Cluster::bin_dir()).expect("a folder for the cluster")
+}
+
+fn sample_args() -> Vec<String> {
+    vec![
+        "--repo".into(),
+        format!("{REPO}={}", tools().sample("whole").display()),
+    ]
+}
+
+fn pattern_args(size: u64) -> Vec<String> {
+    vec!["--pattern".into(), format!("big/pattern:model.bin={size}")]
+}
+
+/// Runs the reader in a process of its own; panics with its words when a byte is wrong.
+fn read(mode: &str, file: &Path, expected: &[&str]) {
+    let output = spawn_reader(mode, file, expected)
+        .wait_with_output()
+        .expect("the reader");
+    assert!(
+        output.status.success(),
+        "{mode} {}: {}",
+        file.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+fn spawn_reader(mode: &str, file: &Path, expected: &[&str]) -> std::process::Child {
+    Command::new(Cluster::bin_dir().join("reader"))
+        .arg(mode)
+        .arg(file)
+        .args(expected)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the reader program")
+}
+
+async fn repo_stat(hub: &HubProcess, repo: &str, name: &str) -> u64 {
+    let stats = hub.stats().await;
+    stats["repos"][repo][name]
+        .as_u64()
+        .unwrap_or_else(|| panic!("{name} of {repo} in {stats}"))
+}
+
+fn mounts_below(dir: &Path) -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
+    points
+        .filter(|point| Path::new(point).starts_with(dir))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn threads_of(pid: u32) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task"))
+        .expect("a live process")
+        .count()
+}
+
+/// A hub, a seed and one node with a published volume.
+struct One {
+    // Dropped in this order: the node's mounts go before its folder.
+    node: Node,
+    seed: Seed,
+    hub: HubProcess,
+    cluster: Cluster,
+}
+
+async fn one(hub_args: Vec<String>) -> One {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&hub_args).await;
+    let seed = cluster.seed(&hub, &[]).await;
+    let node = cluster.node("node-1", &seed, &[]).await;
+    One {
+        node,
+        seed,
+        hub,
+        cluster,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_at_once_cost_the_hub_one_copy_and_a_fourth_nothing() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    let seed = cluster.seed(&hub, &[]).await;
+    let original = digests(&tools().sample("whole"));
+    let mut nodes = Vec::new();
+    for name in ["node-1", "node-2", "node-3"] {
+        nodes.push(cluster.node(name, &seed, &[]).await);
+    }
+    let mut readers = Vec::new();
+    for node in &nodes {
+        let dir = node.publish("pod", &format!("hf://{REPO}@main")).await;
+        readers.push((Loader::start(&tools(), &dir), dir));
+    }
+    readers.iter_mut().for_each(|(reader, _)| reader.go());
+    for (reader, _) in readers {
+        let report = tokio::task::spawn_blocking(|| reader.report())
+            .await
+            .expect("no panic");
+        assert_eq!(report["files"], json!(original));
+    }
+    let (given, size) = (
+        repo_stat(&hub, REPO, "content_bytes").await,
+        repo_stat(&hub, REPO, "size_bytes").await,
+    );
+    assert_eq!(given, size, "the hub gives each byte once");
+    let requests = repo_stat(&hub, REPO, "requests").await;
+    let fourth = cluster.node("node-4", &seed, &[]).await;
+    let dir = fourth.publish("pod", &format!("hf://{REPO}@main")).await;
+    assert_eq!(digests(&dir), original);
+    assert_eq!(
+        repo_stat(&hub, REPO, "requests").await,
+        requests,
+        "a later node costs the hub nothing"
+    );
+    let mut from_peers = 0;
+    for node in &nodes {
+        from_peers += node
+            .process
+            .metric("fetched_bytes_total", "source=\"peer\"")
+            .await;
+    }
+    assert!(from_peers > 0, "nodes that start together share");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_file_equals_its_original_in_every_way_of_reading() {
+    let dir = tempfile::tempdir_in(base()).expect("a folder");
+    let names = [
+        "a b.bin",
+        "#1.json",
+        "50%.txt",
+        "ünï/文件.bin",
+        "e\u{301}.txt",
+        ".hidden",
+        "deep/er/and/deeper.bin",
+    ];
+    for name in names {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
+        std::fs::write(path, name.repeat(999)).expect("a file");
+    }
+    std::fs::write(dir.path().join("empty.bin"), b"").expect("a file");
+    std::fs::write(dir.path().join("one.bin"), b"1").expect("a file");
+    std::fs::write(dir.path().join("piece.bin"), vec![7; MIB as usize]).expect("a file");
+    std::fs::write(
+        dir.path().join("piece-and-one.bin"),
+        vec![8; MIB as usize + 1],
+    )
+    .expect("a file");
+    let one = one(vec![
+        "--repo".into(),
+        format!("odd/names={}", dir.path().display()),
+    ])
+    .await;
+    let mounted = one.node.publish("pod", "hf://odd/names").await;
+    let original = digests(dir.path());
+    assert_eq!(digests(&mounted), original);
+    for name in original.keys() {
+        let (file, right) = (mounted.join(name), dir.path().join(name));
+        for mode in ["seq", "random", "mmap", "mmap-shuffled", "threads"] {
+            read(mode, &file, &["--original", &right.display().to_string()]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_three_gibibytes_is_right_in_every_order_and_by_two_processes() {
+    let size = if std::env::var("MODEL_P2P_SLOW").is_ok_and(|slow| slow == "1") {
+        BIG
+    } else {
+        BIG / 8
+    };
+    let one = one(pattern_args(size)).await;
+    let mounted = one
+        .node
+        .publish("pod", "hf://big/pattern")
+        .await
+        .join("model.bin");
+    assert_eq!(std::fs::metadata(&mounted).expect("attributes").len(), size);
+    let pattern = ["--pattern", "0"];
+    read("random-200", &mounted, &pattern);
+    // Two processes on one cold file, in different orders.
+    let first = spawn_reader("mmap-shuffled", &mounted, &pattern);
+    let second = spawn_reader("threads", &mounted, &pattern);
+    for reader in [first, second] {
+        let output = reader.wait_with_output().expect("the reader");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    for mode in ["seq", "mmap", "random"] {
+        read(mode, &mounted, &pattern);
+    }
+    let given = repo_stat(&one.hub, "big/pattern", "content_bytes").await;
+    let size_bytes = repo_stat(&one.hub, "big/pattern", "size_bytes").await;
+    assert_eq!(given, size_bytes, "each byte once, however it was read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn scattered_reads_fetch_the_pieces_they_touch_and_little_more() {
+    let one = one(pattern_args(BIG)).await;
+    let mounted = one
+        .node
+        .publish("pod", "hf://big/pattern")
+        .await
+        .join("model.bin");
+    read("random-200", &mounted, &["--pattern", "0"]);
+    let fetched = one.node.process.metric("fetched_bytes_total", "").await;
+    assert!(
+        fetched < BIG * 8 / 100,
+        "{fetched} of {BIG} bytes for 200 reads of 4 KiB"
+    );
+    let given = repo_stat(&one.hub, "big/pattern", "content_bytes").await;
+    assert!(given < BIG * 8 / 100, "the hub gave {given}");
+}
+
+/// Two round trips: the resolve that answers with a signed URL, and one range of exactly one piece.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_byte_of_a_cold_file_costs_two_hub_requests_and_one_piece() {
+    let one = one(pattern_args(BIG)).await;
+    let mounted = one
+        .node
+        .publish("pod", "hf://big/pattern")
+        .await
+        .join("model.bin");
+    let before = repo_stat(&one.hub, "big/pattern", "requests").await;
+    assert_eq!(
+        repo_stat(&one.hub, "big/pattern", "content_bytes").await,
+        0,
+        "publish fetches no weights"
+    );
+    read("first", &mounted, &["--pattern", "0"]);
+    assert_eq!(
+        repo_stat(&one.hub, "big/pattern", "requests").await - before,
+        2
+    );
+    assert_eq!(
+        repo_stat(&one.hub, "big/pattern", "content_bytes").await,
+        MIB
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_keeps_its_cache_and_refetches_nothing() {
+    let mut one = one(sample_args()).await;
+    let original = digests(&tools().sample("whole"));
+    let dir = one.node.publish("pod", &format!("hf://{REPO}")).await;
+    assert_eq!(digests(&dir), original);
+    let given = repo_stat(&one.hub, REPO, "content_bytes").await;
+    one.node.process.restart().await;
+    let dir = one.node.publish("pod", &format!("hf://{REPO}")).await;
+    assert_eq!(digests(&dir), original);
+    assert_eq!(
+        one.node.process.metric("fetched_bytes_total", "").await,
+        0,
+        "everything was here"
+    );
+    assert_eq!(repo_stat(&one.hub, REPO, "content_bytes").await, given);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_killed_in_mid_fetch_goes_on_without_reading_a_piece_twice() {
+    let mut one = one(pattern_args(BIG / 16)).await;
+    let mounted = one
+        .node
+        .publish("pod", "hf://big/pattern")
+        .await
+        .join("model.bin");
+    one.hub.fault(&json!({"rate_bytes_per_s": 40 * MIB})).await;
+    let reader = spawn_reader("seq", &mounted, &["--pattern", "0"]);
+    while one.node.process.metric("fetched_bytes_total", "").await < 30 * MIB {
+        tokio::task::yield_now().await;
+    }
+    one.seed.process.restart().await;
+    let output = reader.wait_with_output().expect("the reader");
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let (given, size) = (
+        repo_stat(&one.hub, "big/pattern", "content_bytes").await,
+        repo_stat(&one.hub, "big/pattern", "size_bytes").await,
+    );
+    // What was in flight at the kill is lost: four bulk runs of at most half a second each.
+    assert!(given <= size + 40 * MIB, "{given} bytes given for {size}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_piece_that_rots_on_disk_is_found_counted_and_fetched_again() {
+    use std::os::unix::fs::FileExt;
+    let mut one = one(sample_args()).await;
+    let dir = one.node.publish("pod", &format!("hf://{REPO}")).await;
+    let original = sha256(&dir.join("model.safetensors"));
+    one.node.unpublish("pod").await;
+    one.node.process.kill();
+    let data = largest_file(&one.node.dir.join("cache/files"));
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .open(data)
+        .expect("the cache file");
+    file.write_all_at(b"rotten", 40 * MIB + 77)
+        .expect("a write");
+    drop(file);
+    one.node.process.restart().await;
+    let dir = one.node.publish("pod", &format!("hf://{REPO}")).await;
+    assert_eq!(sha256(&dir.join("model.safetensors")), original);
+    assert_eq!(
+        one.node
+            .process
+            .metric("pieces_rejected_total", "disk")
+            .await,
+        1
+    );
+    assert_eq!(
+        one.node.process.metric("fetched_bytes_total", "").await,
+        MIB,
+        "one piece again"
+    );
+}
+
+fn largest_file(dir: &Path) -> PathBuf {
+    let mut files = Vec::new();
+    for folder in std::fs::read_dir(dir).expect("a folder").flatten() {
+        files.extend(
+            std::fs::read_dir(folder.path())
+                .expect("a folder")
+                .flatten(),
+        );
+    }
+    let size =
+        |entry: &std::fs::DirEntry| entry.metadata().map(|meta| meta.len()).unwrap_or_default();
+    files
+        .into_iter()
+        .max_by_key(size)
+        .expect("some file")
+        .path()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_is_idempotent_and_unpublish_leaves_nothing() {
+    let one = one(sample_args()).await;
+    let threads = threads_of(one.node.process.pid());
+    let target = one.node.target("pod");
+    for _ in 0..10 {
+        one.node.publish("pod", &format!("hf://{REPO}")).await;
+    }
+    let second = one
+        .node
+        .publish("other", &format!("hf://{REPO}@main"))
+        .await;
+    assert_eq!(
+        mounts_below(&one.node.dir).len(),
+        3,
+        "one FUSE mount and two binds"
+    );
+    assert!(second.join("config.json").exists() && target.join("config.json").exists());
+    let refused = std::fs::write(target.join("config.json"), b"x").expect_err("read-only");
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS));
+    for pod in ["pod", "other", "pod", "never"] {
+        one.node.unpublish(pod).await;
+    }
+    assert_eq!(mounts_below(&one.cluster.dir), Vec::<String>::new());
+    assert!(!target.exists() && !second.exists());
+    let fuse_threads = threads_of(one.node.process.pid());
+    assert!(
+        fuse_threads <= threads + 16,
+        "{threads} threads before, {fuse_threads} after"
+    );
+    let (_, kept) = one.node.process.get("/metrics").await.expect("metrics");
+    assert!(kept.contains("model_p2p_"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claims_volume_keeps_its_commit_from_controller_to_node() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    let hub_flag = format!("hf={}", hub.url);
+    let node = cluster
+        .start_node("dev", &["--all-in-one", "--hub", &hub_flag])
+        .await;
+    let kubelet = node.kubelet().await;
+    let model = format!("hf://{REPO}@main");
+    let (id, context) = kubelet
+        .create("pvc-1", &[("model", &model)])
+        .await
+        .expect("a volume");
+    assert_eq!(context["commit"].len(), 40);
+    assert_eq!(
+        kubelet
+            .create("pvc-1", &[("model", &model)])
+            .await
+            .expect("again")
+            .0,
+        id
+    );
+    let target = node.target("pod");
+    kubelet
+        .publish(&id, context, None, &target)
+        .await
+        .expect("published");
+    assert_eq!(digests(&target), digests(&tools().sample("whole")));
+    kubelet.unpublish(&id, &target).await.expect("unpublished");
+    let unknown = kubelet
+        .create("pvc-2", &[("model", "hf://gt/none")])
+        .await
+        .expect_err("not found");
+    assert_eq!(unknown.code(), tonic::Code::NotFound);
+    let malformed = kubelet
+        .create("pvc-3", &[("model", "gt/none")])
+        .await
+        .expect_err("malformed");
+    assert_eq!(malformed.code(), tonic::Code::InvalidArgument);
+    assert!(
+        malformed.message().contains("hf://Qwen/Qwen3-8B@main"),
+        "{}",
+        malformed.message()
+    );
+}
+
+/// Runs the program with its own cache and this hub.
+fn program(cluster: &Cluster, hub: &str, args: &[&str]) -> Output {
+    Command::new(cluster.program())
+        .args(args)
+        .env("HF_ENDPOINT", hub)
+        .env("MODEL_P2P_CACHE_DIR", cluster.dir.join("cli-cache"))
+        .env("HOME", &cluster.dir)
+        .env_remove("HF_TOKEN")
+        .output()
+        .expect("the program")
+}
+
+fn last_line(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    text.lines().last().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn get_downloads_what_the_hubs_own_client_downloads() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    let (ours, theirs) = (cluster.dir.join("ours"), cluster.dir.join("theirs"));
+    let reference = format!("hf://{REPO}");
+    let output = program(
+        &cluster,
+        &hub.url,
+        &["get", &reference, "-o", &ours.display().to_string()],
+    );
+    assert!(output.status.success(), "{}", last_line(&output));
+    let hf = Command::new(tools().hf())
+        .args([
+            "download",
+            REPO,
+            "--local-dir",
+            &theirs.display().to_string(),
+        ])
+        .env("HF_ENDPOINT", &hub.url)
+        .env("HF_HOME", cluster.dir.join("hf-home"))
+        .env("HF_HUB_DISABLE_XET", "1")
+        .output()
+        .expect("the hf command");
+    assert!(
+        hf.status.success(),
+        "{}",
+        String::from_utf8_lossy(&hf.stderr)
+    );
+    std::fs::remove_dir_all(theirs.join(".cache")).expect("the client's own notes");
+    assert_eq!(digests(&ours), digests(&theirs));
+    let given = repo_stat(&hub, REPO, "content_bytes").await;
+    std::fs::remove_dir_all(&ours).expect("a folder");
+    let again = program(
+        &cluster,
+        &hub.url,
+        &["get", &reference, "-o", &ours.display().to_string()],
+    );
+    assert!(again.status.success());
+    assert_eq!(
+        repo_stat(&hub, REPO, "content_bytes").await,
+        given,
+        "the cache has it"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mount_from_the_command_line_comes_and_goes() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    let (dir, second) = (cluster.dir.join("mnt"), cluster.dir.join("mnt2"));
+    std::fs::create_dir(&dir).expect("a folder");
+    std::fs::create_dir(&second).expect("a folder");
+    let reference = format!("hf://{REPO}");
+    let mounted = program(
+        &cluster,
+        &hub.url,
+        &["mount", &reference, &dir.display().to_string()],
+    );
+    let line = String::from_utf8_lossy(&mounted.stdout).into_owned();
+    assert!(
+        line.starts_with(&format!("mounted {reference}@")) && line.contains(" files, "),
+        "{line:?} {}",
+        last_line(&mounted)
+    );
+    assert_eq!(digests(&dir), digests(&tools().sample("whole")));
+    // A second mount and a status on the same cache reach the process that owns it.
+    let attached = program(
+        &cluster,
+        &hub.url,
+        &["mount", &reference, &second.display().to_string()],
+    );
+    assert!(attached.status.success(), "{}", last_line(&attached));
+    assert!(second.join("config.json").exists());
+    let status = program(&cluster, &hub.url, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&status.stdout).expect("JSON");
+    assert_eq!(status["role"], "mount");
+    assert_eq!(
+        status["models"][0]["bytes"],
+        status["models"][0]["bytes_here"]
+    );
+    let owner = status["pid"].as_u64().expect("a pid");
+    let unmounted = program(&cluster, &hub.url, &["unmount", &dir.display().to_string()]);
+    assert!(unmounted.status.success(), "{}", last_line(&unmounted));
+    assert!(second.join("config.json").exists(), "the other mount stays");
+    let umount = Command::new("umount")
+        .arg(&second)
+        .status()
+        .expect("umount");
+    assert!(umount.success());
+    until_gone(owner).await;
+    assert_eq!(mounts_below(&cluster.dir), Vec::<String>::new());
+}
+
+/// Waits for a process that is not our child, by its pidfd.
+async fn until_gone(pid: u64) {
+    use std::os::fd::{FromRawFd, OwnedFd};
+    // SAFETY: pidfd_open takes plain numbers and gives a new descriptor, owned here alone.
+    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid as nix::libc::pid_t, 0) };
+    if fd < 0 {
+        return;
+    }
+    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+    let ended = tokio::io::unix::AsyncFd::new(fd).expect("a pollable descriptor");
+    let _ = ended.readable().await.expect("an end");
+}
+
+/// What users get wrong, and what they are told: one line, its remedy, the right code, nothing left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_mistake_has_its_exit_code_and_a_line_that_helps() {
+    let mut cluster = cluster();
+    let mut args = sample_args();
+    args.extend(["--gated".into(), "gt/gated".into(), "--repo".into()]);
+    args.push(format!("gt/gated={}", tools().sample("whole").display()));
+    args.extend(["--token".into(), "hf_good".into()]);
+    let hub = cluster.hub(&args).await;
+    let full = cluster.dir.join("not-empty");
+    std::fs::create_dir_all(full.join("x")).expect("a folder");
+    let free = cluster.dir.join("free");
+    std::fs::create_dir(&free).expect("a folder");
+    let (full, free) = (full.display().to_string(), free.display().to_string());
+    let good = format!("hf://{REPO}");
+    let bad_revision = format!("hf://{REPO}@nope");
+    let bad_folder = format!("hf://{REPO}/nope");
+    for (args, code, words) in [
+        (vec!["resolve", "gt/model"], 2, "hf://Qwen/Qwen3-8B@main"),
+        (vec!["resolve", "hf://gt"], 2, "OWNER/NAME"),
+        (vec!["get", &good, "--include", "a["], 2, "a["),
+        (vec!["resolve", "hf://gt/none"], 3, "gt/none"),
+        (vec!["resolve", &bad_revision], 3, "nope"),
+        (vec!["resolve", &bad_folder], 3, "nope"),
+        (vec!["resolve", "hf://gt/gated"], 4, "token"),
+        (
+            vec!["mount", &good, "/no/such/dir", "--foreground"],
+            2,
+            "create",
+        ),
+        (vec!["mount", &good, &full, "--foreground"], 2, "empty"),
+        (vec!["unmount", &free], 3, "not a mount"),
+    ] {
+        let output = program(&cluster, &hub.url, &args);
+        let line = last_line(&output);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {line}");
+        assert!(line.contains(words), "{args:?}: {line}");
+        assert!(!line.contains("hf_good"));
+    }
+    let down = program(
+        &cluster,
+        "http://127.0.0.1:9",
+        &["resolve", "hf://gt/other"],
+    );
+    assert_eq!(down.status.code(), Some(5), "{}", last_line(&down));
+    assert_eq!(mounts_below(&cluster.dir), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_gives_get_its_code_and_a_mount_reads_through() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    let reference = format!("hf://{REPO}");
+    let out = cluster.dir.join("out").display().to_string();
+    let output = program(
+        &cluster,
+        &hub.url,
+        &["get", &reference, "-o", &out, "--cache-size", "8MiB"],
+    );
+    assert_eq!(output.status.code(), Some(7), "{}", last_line(&output));
+    assert!(!Path::new(&out).join("model.safetensors").exists());
+    let seed = cluster.seed(&hub, &[]).await;
+    let node = cluster
+        .node("small", &seed, &["--cache-size", "8MiB"])
+        .await;
+    let dir = node.publish("pod", &reference).await;
+    assert_eq!(
+        digests(&dir),
+        digests(&tools().sample("whole")),
+        "never a failed pod"
+    );
+}
