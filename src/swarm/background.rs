@@ -166,7 +166,7 @@ impl Background<'_> {
 
     async fn ask_seed(&self, link: &SeedLink, need: &Bitfield) -> Result<Arrival, Again> {
         let Some(addr) = link.piece_addr() else {
-            return Err(not_connected(&link.name));
+            return Err(not_connected(&link.seed.name));
         };
         let ask = AnyAsk {
             wanted: None,

@@ -88,7 +88,7 @@ impl Demand<'_> {
         let (_, wish) = self.swarm.open(self.file).map_err(Again::never)?;
         let link = &self.swarm.links[wish.seed];
         let Some(addr) = link.piece_addr() else {
-            return Err(not_connected(&link.name));
+            return Err(not_connected(&link.seed.name));
         };
         let ask = AnyAsk {
             wanted: Some(self.index),
