@@ -14,6 +14,7 @@ pub mod server;
 pub use catalog::LocalCatalog;
 pub use ingest::Ingest;
 pub use local::LocalSource;
+pub use server::SeedServer;
 
 #[cfg(test)]
 mod tests;

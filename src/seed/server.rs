@@ -1,21 +1,25 @@
 //! The seed's gRPC service: revisions from its catalog, and a tracked session for each node.
 //!
-//! Failures keep their kind on the way ([`wire::status_of`]). A session begins with the node's Hello within
+//! Failures keep their kind on the way ([`status_of`]). A session begins with the node's Hello within
 //! 10 s and ends with its stream. Small files that are final in the seed's store travel with a listing:
 //! config, tokenizer, index and the like, 4 MiB a revision.
 
-use crate::model::{Entry, Listing, PIECE_BYTES, Pin, Reference, Token};
-use crate::source::Catalog;
+use crate::model::{Entry, Failure, FailureKind, Listing, PIECE_BYTES, Pin, Reference, Token};
+use crate::source::{Catalog, Origin};
 use crate::store::{ReadOutcome, State, Store};
+use crate::swarm::failure::status_of;
 use crate::swarm::tracker::{Session, Tracker};
 use crate::swarm::v1::{self, seed_server, to_node, to_seed};
-use crate::swarm::{session, wire};
+use crate::swarm::{PieceServer, SeedProvider, Slots, session, wire};
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 const HELLO: Duration = Duration::from_secs(10);
@@ -26,15 +30,73 @@ const SMALL_BYTES_MAX: u64 = 64 << 10;
 /// A page: well below gRPC's 4 MiB.
 const PAGE_BYTES_MAX: usize = 1 << 20;
 
+/// A seed's two ports: control for nodes and the controller, pieces for nodes.
+pub struct SeedServer {
+    tracker: Arc<Tracker>,
+    pieces: SeedProvider,
+    service: SeedService,
+}
+
+impl SeedServer {
+    /// `name` tells seeds apart: the StatefulSet's ordinal name, or one from a list.
+    pub fn new(
+        name: String,
+        store: Store,
+        origin: Arc<dyn Origin>,
+        catalog: Arc<dyn Catalog>,
+    ) -> SeedServer {
+        let tracker = Tracker::new(&name, store);
+        SeedServer {
+            service: SeedService::new(tracker.clone(), catalog, origin.clone()),
+            pieces: SeedProvider::new(tracker.clone(), origin),
+            tracker,
+        }
+    }
+
+    /// Serves on two bound sockets until `shutdown`. Nodes reach the pieces at the host of the control port,
+    /// or at the address `pieces` is bound to if that is a specific one.
+    pub async fn run(
+        self,
+        control: TcpListener,
+        pieces: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), Failure> {
+        let internal = |error: &dyn std::error::Error| {
+            Failure::new(FailureKind::Internal, format!("seed server: {error}"))
+        };
+        let addr = pieces.local_addr().map_err(|error| internal(&error))?;
+        self.tracker.set_piece_addr(addr);
+        let (server, _no_grpc) = PieceServer::new(Arc::new(self.pieces), Slots::of_seed());
+        let serving = tokio::spawn(server.run(pieces, shutdown.clone()));
+        let incoming = TcpIncoming::from(control).with_nodelay(Some(true));
+        let served = tonic::transport::Server::builder()
+            .add_service(self.service.into_service())
+            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned())
+            .await;
+        shutdown.cancel();
+        let _ = serving.await;
+        served.map_err(|error| internal(&error))
+    }
+}
+
 /// The service; serve it with [`SeedService::into_service`].
 pub struct SeedService {
     tracker: Arc<Tracker>,
     catalog: Arc<dyn Catalog>,
+    origin: Arc<dyn Origin>,
 }
 
 impl SeedService {
-    pub fn new(tracker: Arc<Tracker>, catalog: Arc<dyn Catalog>) -> SeedService {
-        SeedService { tracker, catalog }
+    pub fn new(
+        tracker: Arc<Tracker>,
+        catalog: Arc<dyn Catalog>,
+        origin: Arc<dyn Origin>,
+    ) -> SeedService {
+        SeedService {
+            tracker,
+            catalog,
+            origin,
+        }
     }
 
     /// What tonic serves.
@@ -59,9 +121,7 @@ impl seed_server::Seed for SeedService {
             .catalog
             .resolve(&reference, request.volume.as_deref(), token.as_ref())
             .await;
-        let pin = pin
-            .map_err(|failure| wire::status_of(&failure))?
-            .to_string();
+        let pin = pin.map_err(|failure| status_of(&failure))?.to_string();
         Ok(Response::new(v1::ResolveReply { pin }))
     }
 
@@ -73,7 +133,7 @@ impl seed_server::Seed for SeedService {
         let pin: Pin = request.pin.parse().map_err(malformed)?;
         let token = token(request.token);
         let listing = self.catalog.listing(&pin, token.as_ref()).await;
-        let listing = listing.map_err(|failure| wire::status_of(&failure))?;
+        let listing = listing.map_err(|failure| status_of(&failure))?;
         let store = self.tracker.store().clone();
         let pages = tokio::task::spawn_blocking(move || pages(&listing, &store)).await;
         let pages = pages.map_err(|error| Status::internal(error.to_string()))?;
@@ -98,7 +158,13 @@ impl seed_server::Seed for SeedService {
         let (sender, receiver) = mpsc::channel(session::QUEUE);
         let welcome = Some(to_node::Message::Welcome(self.tracker.welcome()));
         let _ = sender.send(Ok(v1::ToNode { message: welcome })).await;
-        tokio::spawn(converse(self.tracker.clone(), session, inbound, sender));
+        tokio::spawn(converse(
+            self.tracker.clone(),
+            self.origin.clone(),
+            session,
+            inbound,
+            sender,
+        ));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
@@ -106,23 +172,31 @@ impl seed_server::Seed for SeedService {
 /// Listens and tells until either side ends.
 async fn converse(
     tracker: Arc<Tracker>,
+    origin: Arc<dyn Origin>,
     session: Arc<Session>,
     inbound: Streaming<v1::ToSeed>,
     sender: mpsc::Sender<Result<v1::ToNode, Status>>,
 ) {
     tracing::info!(node = %session.node, addr = %session.addr, "node joined");
     tokio::select! {
-        () = listen(&tracker, &session, inbound) => {}
+        () = listen(&tracker, &origin, &session, inbound) => {}
         () = session::tell(tracker.clone(), session.clone(), sender) => {}
     }
     tracker.leave(&session);
     tracing::info!(node = %session.node, "node left");
 }
 
-async fn listen(tracker: &Arc<Tracker>, session: &Session, mut inbound: Streaming<v1::ToSeed>) {
+async fn listen(
+    tracker: &Arc<Tracker>,
+    origin: &Arc<dyn Origin>,
+    session: &Session,
+    mut inbound: Streaming<v1::ToSeed>,
+) {
     while let Ok(Some(told)) = inbound.message().await {
         match told.message {
-            Some(to_seed::Message::Interest(interest)) => interested(tracker, session, &interest),
+            Some(to_seed::Message::Interest(interest)) => {
+                interested(tracker, origin, session, &interest)
+            }
             Some(to_seed::Message::NoInterest(none)) => {
                 if let Some(key) = wire::key_of(&none.key) {
                     tracker.no_interest(session, key);
@@ -138,19 +212,32 @@ async fn listen(tracker: &Arc<Tracker>, session: &Session, mut inbound: Streamin
     }
 }
 
-fn interested(tracker: &Arc<Tracker>, session: &Session, interest: &v1::Interest) {
+fn interested(
+    tracker: &Arc<Tracker>,
+    origin: &Arc<dyn Origin>,
+    session: &Session,
+    interest: &v1::Interest,
+) {
     let Some(file) = wire::file_of(interest) else {
         tracing::warn!(node = %session.node, path = %interest.path, "malformed interest ignored");
         return;
     };
+    // What an earlier process completed and never announced is checked now, once a node and session.
+    if tracker
+        .store()
+        .get(file.key)
+        .is_some_and(|cache| cache.state() == State::Whole)
+    {
+        let (origin, file) = (origin.clone(), file.clone());
+        tokio::spawn(async move { origin.settle(&file).await });
+    }
     if let Err(error) = tracker.interest(session, file) {
         tracing::warn!(node = %session.node, path = %interest.path, %error, "cannot hold this file");
     }
 }
 
 fn malformed(error: impl std::error::Error) -> Status {
-    let kind = crate::model::FailureKind::BadReference;
-    wire::status_of(&crate::model::Failure::new(kind, error.to_string()))
+    status_of(&Failure::new(FailureKind::BadReference, error.to_string()))
 }
 
 fn token(text: Option<String>) -> Option<Token> {

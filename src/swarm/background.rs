@@ -7,6 +7,7 @@
 use super::choose::{Candidate, choose};
 use super::client::{AnyAsk, TransferError};
 use super::demand::{Again, again, count, not_connected, revoked};
+use super::link::SeedLink;
 use super::node::{PATIENCE, Swarm};
 use super::slots::Class;
 use crate::model::{Bitfield, Failure};
@@ -16,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::SemaphorePermit;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Neighbours that had their chance: the seed's uplink would be idle otherwise.
 const STARVED: Duration = Duration::from_millis(500);
@@ -48,7 +49,7 @@ impl Background<'_> {
                 Some(Ok(arrival)) => return Ok(self.arrived(arrival)),
                 Some(Err(again)) if again.is_last() => return Err(again.failure),
                 Some(Err(again)) => {
-                    let _ = timeout(again.after, news.changed()).await;
+                    sleep(again.after).await;
                     last = Some(again.failure);
                 }
                 None => drop(timeout(LOOK_AGAIN, news.changed()).await),
@@ -79,7 +80,7 @@ impl Background<'_> {
     /// One request; `None` when there is nobody to ask now.
     async fn once(&self, open: &[u32], is_starved: bool) -> Option<Result<Arrival, Again>> {
         if let Some((addr, run)) = self.choose(open) {
-            return Some(self.from(&addr, run).await);
+            return Some(self.ask(&addr, run).await);
         }
         let need = self.seed_need(is_starved);
         if need.is_empty() {
@@ -93,7 +94,8 @@ impl Background<'_> {
             true => Some(wish.asking.try_acquire().ok()?),
             false => None,
         };
-        Some(self.from_seed(&need).await)
+        let link = &self.swarm.links[wish.seed];
+        Some(self.ask_seed(link, &need).await)
     }
 
     fn choose(&self, open: &[u32]) -> Option<(Arc<str>, Range<u32>)> {
@@ -139,7 +141,7 @@ impl Background<'_> {
         })
     }
 
-    async fn from(&self, addr: &Arc<str>, run: Range<u32>) -> Result<Arrival, Again> {
+    async fn ask(&self, addr: &Arc<str>, run: Range<u32>) -> Result<Arrival, Again> {
         let claim = self.need.claim(run.start, run.len() as u32);
         let claim = claim.ok_or_else(|| again(self.file, TransferError::Unwanted))?;
         let flight = self.swarm.peers.start(addr);
@@ -162,13 +164,9 @@ impl Background<'_> {
         }
     }
 
-    async fn from_seed(&self, need: &Bitfield) -> Result<Arrival, Again> {
-        let (_, link) = self
-            .swarm
-            .link_for(&self.file.key.0, self.file.token.as_ref())
-            .map_err(Again::never)?;
+    async fn ask_seed(&self, link: &SeedLink, need: &Bitfield) -> Result<Arrival, Again> {
         let Some(addr) = link.piece_addr() else {
-            return Err(not_connected(&link.name));
+            return Err(not_connected(&link.seed.name));
         };
         let ask = AnyAsk {
             wanted: None,

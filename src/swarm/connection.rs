@@ -120,10 +120,12 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     Ok(Some((head, len)))
 }
 
+type Idle = HashMap<String, Vec<(Connection, Instant)>>;
+
 /// Idle connections by address. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Pool {
-    idle: Arc<Mutex<HashMap<String, Vec<(Connection, Instant)>>>>,
+    idle: Arc<Mutex<Idle>>,
 }
 
 impl Pool {

@@ -36,8 +36,8 @@ impl Demand<'_> {
                 return Ok(Arrival::Kept(self.index..self.index + 1));
             }
             let outcome = match self.neighbour() {
-                Some(addr) => self.from(&addr).await,
-                None => self.from_seed(&mut tried).await,
+                Some(addr) => self.ask(&addr).await,
+                None => self.ask_seed(&mut tried).await,
             };
             match outcome {
                 Ok(arrival) => return Ok(arrival),
@@ -62,7 +62,7 @@ impl Demand<'_> {
         })
     }
 
-    async fn from(&self, addr: &Arc<str>) -> Result<Arrival, Again> {
+    async fn ask(&self, addr: &Arc<str>) -> Result<Arrival, Again> {
         let flight = self.swarm.peers.start(addr);
         let run = self.index..self.index + 1;
         match self
@@ -83,13 +83,12 @@ impl Demand<'_> {
         }
     }
 
-    async fn from_seed(&self, tried: &mut bool) -> Result<Arrival, Again> {
-        let (_, link) = self
-            .swarm
-            .link_for(&self.file.key.0, self.file.token.as_ref())
-            .map_err(Again::never)?;
+    async fn ask_seed(&self, tried: &mut bool) -> Result<Arrival, Again> {
+        // Opened again: another seed may have to be told by now.
+        let (_, wish) = self.swarm.open(self.file).map_err(Again::never)?;
+        let link = &self.swarm.links[wish.seed];
         let Some(addr) = link.piece_addr() else {
-            return Err(not_connected(&link.name));
+            return Err(not_connected(&link.seed.name));
         };
         let ask = AnyAsk {
             wanted: Some(self.index),
@@ -108,17 +107,17 @@ impl Demand<'_> {
             }
             Err(TransferError::Holder(holder)) => {
                 *tried = true;
-                self.from_holder(holder.as_str().into()).await
+                self.ask_holder(holder.as_str().into()).await
             }
             Err(error) => Err(again(self.file, error)),
         }
     }
 
     /// A holder that cannot help sends us back to the seed, which then gives the piece itself.
-    async fn from_holder(&self, holder: Arc<str>) -> Result<Arrival, Again> {
+    async fn ask_holder(&self, holder: Arc<str>) -> Result<Arrival, Again> {
         let is_usable = self.cache.hash(self.index).is_some() && !self.swarm.peers.is_out(&holder);
         match is_usable {
-            true => self.from(&holder).await.map_err(|again| Again {
+            true => self.ask(&holder).await.map_err(|again| Again {
                 after: Duration::ZERO,
                 ..again
             }),

@@ -5,14 +5,14 @@
 
 use super::neighbours::Neighbours;
 use super::recent::Recent;
-use super::v1::{self, seed_client::SeedClient, to_node, to_seed};
+use super::remote::RemoteSeed;
+use super::v1::{self, to_node, to_seed};
 use super::wire;
 use super::wishes::Wishes;
 use crate::backoff::Delays;
 use crate::model::{FileKey, Token};
 use crate::store::{CacheFile, StoreError};
 use std::collections::HashMap;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
@@ -20,7 +20,6 @@ use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
 /// A connection lost for less than this may come back before anyone else is asked.
 const GRACE: Duration = Duration::from_secs(3);
@@ -37,9 +36,7 @@ pub struct LinkParts {
 }
 
 pub struct SeedLink {
-    /// `host:port` as configured: the seed's name on this node.
-    pub name: String,
-    channel: Channel,
+    pub seed: RemoteSeed,
     parts: LinkParts,
     state: Mutex<LinkState>,
     wake: Notify,
@@ -60,17 +57,10 @@ struct Said {
 }
 
 impl SeedLink {
-    pub fn new(name: &str, parts: LinkParts) -> Result<SeedLink, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{name}"))?;
-        let endpoint = endpoint
-            .connect_timeout(Duration::from_secs(3))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
-            .keep_alive_while_idle(true);
+    pub fn new(seed: RemoteSeed, parts: LinkParts) -> SeedLink {
         let (reports, reported) = mpsc::channel(64);
-        Ok(SeedLink {
-            name: name.to_owned(),
-            channel: endpoint.connect_lazy(),
+        SeedLink {
+            seed,
             parts,
             state: Mutex::new(LinkState {
                 piece_addr: None,
@@ -79,11 +69,7 @@ impl SeedLink {
             wake: Notify::new(),
             reports,
             reported: Mutex::new(Some(reported)),
-        })
-    }
-
-    pub fn client(&self) -> SeedClient<Channel> {
-        SeedClient::new(self.channel.clone())
+        }
     }
 
     /// Where the seed serves pieces, while it is connected.
@@ -99,16 +85,6 @@ impl SeedLink {
     pub fn is_likely_up(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.piece_addr.is_some() || state.since.elapsed() < GRACE
-    }
-
-    /// Without TLS a credential may leave the process only if it does not leave the machine.
-    pub fn may_carry_tokens(&self) -> bool {
-        let host = self
-            .name
-            .rsplit_once(':')
-            .map_or(self.name.as_str(), |(host, _)| host);
-        let host = host.trim_matches(['[', ']']);
-        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// The wishes have changed.
@@ -150,7 +126,7 @@ impl SeedLink {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(status)) => {
-                    tracing::info!(seed = %self.name, cause = status.message(), "seed is not connected")
+                    tracing::info!(seed = %self.seed.name, cause = status.message(), "seed is not connected")
                 }
             }
             if was_up {
@@ -169,7 +145,7 @@ impl SeedLink {
             .map_err(gone)?;
         let mut inbound = timeout(
             WELCOME,
-            self.client().session(ReceiverStream::new(receiver)),
+            self.seed.client().session(ReceiverStream::new(receiver)),
         )
         .await
         .map_err(|_| Status::deadline_exceeded("no answer"))??
@@ -200,7 +176,7 @@ impl SeedLink {
     fn reachable(&self, addr: &str) -> String {
         match (
             addr.parse::<std::net::SocketAddr>(),
-            self.name.rsplit_once(':'),
+            self.seed.name.rsplit_once(':'),
         ) {
             (Ok(told), Some((host, _))) if told.ip().is_unspecified() => {
                 format!("{host}:{}", told.port())
@@ -294,7 +270,7 @@ impl SeedLink {
             _ => return,
         };
         if let Err(error) = ended {
-            tracing::warn!(seed = %self.name, %error, "cannot take what the seed told");
+            tracing::warn!(seed = %self.seed.name, %error, "cannot take what the seed told");
         }
     }
 

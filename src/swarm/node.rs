@@ -13,6 +13,7 @@ use super::neighbours::Neighbours;
 use super::peers::Peers;
 use super::provider::NodeProvider;
 use super::recent::Recent;
+use super::remote::{RemoteSeed, no_seed, rank};
 use super::server::PieceServer;
 use super::slots::Slots;
 use super::v1::{self, peer_server::PeerServer};
@@ -42,9 +43,20 @@ pub struct SwarmConfig {
     pub slots: Slots,
 }
 
+impl SwarmConfig {
+    /// With a node's 4 and 1 upload slots.
+    pub fn new(node_id: String, seeds: Vec<String>, piece_addr: SocketAddr) -> SwarmConfig {
+        SwarmConfig {
+            node_id,
+            seeds,
+            piece_addr,
+            slots: Slots::of_node(),
+        }
+    }
+}
+
 /// A running node.
 pub struct Swarm {
-    pub(super) node_id: String,
     pub(super) files: Arc<Recent>,
     pub(super) wishes: Arc<Wishes>,
     pub(super) availability: Arc<Availability>,
@@ -78,17 +90,11 @@ impl Swarm {
                 files: files.clone(),
                 neighbours: neighbours.clone(),
             };
-            SeedLink::new(name, parts).map(Arc::new).map_err(|error| {
-                Failure::new(
-                    FailureKind::BadReference,
-                    format!("seed `{name}`: {error}: write host:port"),
-                )
-            })
+            Ok(Arc::new(SeedLink::new(RemoteSeed::new(name)?, parts)))
         });
         let swarm = Arc::new(Swarm {
-            client: PieceClient::new(store.clone(), config.node_id.clone()),
-            links: links.collect::<Result<_, _>>()?,
-            node_id: config.node_id,
+            links: links.collect::<Result<_, Failure>>()?,
+            client: PieceClient::new(store.clone(), config.node_id),
             files,
             wishes,
             availability,
@@ -124,35 +130,23 @@ impl Swarm {
         key: &[u8; 32],
         token: Option<&Token>,
     ) -> Result<(usize, &Arc<SeedLink>), Failure> {
-        let mut ranked: Vec<_> = self.links.iter().enumerate().collect();
-        ranked.sort_by_key(|(_, link)| *blake3::keyed_hash(key, link.name.as_bytes()).as_bytes());
+        let ranked = rank(&self.links, key, |link| &link.seed.name);
         let up = ranked.iter().find(|(_, link)| link.is_likely_up());
-        let (index, link) = *up.or(ranked.first()).ok_or_else(|| {
-            Failure::new(
-                FailureKind::Unavailable,
-                "no seed is configured: set --seed host:port",
-            )
-        })?;
-        if token.is_some() && !link.may_carry_tokens() {
-            let message = format!(
-                "token not sent to seed {}: enable TLS between nodes and seeds",
-                link.name
-            );
-            return Err(Failure::new(FailureKind::Unauthenticated, message));
-        }
+        let (index, link) = *up.or(ranked.first()).ok_or_else(no_seed)?;
+        link.seed.check_token(token)?;
         Ok((index, link))
     }
 
     /// Opens a file and tells its seed that it is wanted.
     pub(super) fn open(&self, file: &FileRef) -> Result<(Arc<CacheFile>, Wish), Failure> {
-        let (seed, link) = self.link_for(&file.key.0, file.token.as_ref())?;
+        let (seed, _) = self.link_for(&file.key.0, file.token.as_ref())?;
         let cache = self.files.file(file.key, file.size);
         let cache =
             cache.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
         let (wish, is_news) = self.wishes.want(file, seed);
         if is_news {
+            // All of them: another may have tracked it until now.
             self.links.iter().for_each(|link| link.wake());
-            link.wake();
         }
         Ok((cache, wish))
     }

@@ -153,9 +153,9 @@ mod tests {
         assert!(peers.expected_seconds(&addr).is_some());
         peers.ban(&addr);
         peers.busy(&addr, Duration::ZERO);
-        tokio::time::advance(Duration::from_secs(59)).await;
+        tokio::time::advance(Duration::from_secs(58)).await;
         assert!(peers.expected_seconds(&addr).is_none() && peers.is_out("p"));
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_secs(2)).await;
         assert!(peers.expected_seconds(&addr).is_some());
     }
 

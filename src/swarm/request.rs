@@ -65,7 +65,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadRequest> {
     let path = head.path.unwrap_or_default();
     let (ask, key) = match head.method.unwrap_or_default() {
         "GET" => pieces(path)?,
-        "POST" => any(path, &fields)?,
+        "POST" => any_of(path, &fields)?,
         _ => return Err(BadRequest("method is neither GET nor POST")),
     };
     let request = Request {
@@ -126,7 +126,7 @@ fn number(text: &str) -> Option<u32> {
         .then(|| text.parse().ok())?
 }
 
-fn any(path: &str, fields: &Fields<'_>) -> Result<(Ask, FileKey), BadRequest> {
+fn any_of(path: &str, fields: &Fields<'_>) -> Result<(Ask, FileKey), BadRequest> {
     let path = path
         .strip_prefix("/v1/any/")
         .ok_or(BadRequest("unknown path"))?;

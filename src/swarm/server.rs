@@ -9,6 +9,7 @@
 //! the hub. A connection that begins with HTTP/2's preface goes to the gRPC server unread. sendfile copes
 //! with a data file that shrinks meanwhile: the receiver's hash check fails, nothing else.
 
+use super::counted::Counted;
 use super::provider::Provider;
 use super::request::{self, Ask, BadRequest, HEAD_BYTES_MAX, Request};
 use super::respond::Responder;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -35,14 +36,14 @@ const WAITING_MAX: usize = 256;
 pub const IDLE: Duration = Duration::from_secs(60);
 
 /// Connections that turned out to be gRPC, on their way to its server.
-pub type GrpcConnections = mpsc::Receiver<io::Result<TcpStream>>;
+pub type GrpcConnections = mpsc::Receiver<io::Result<Counted>>;
 
 /// What a piece server serves and how much of it at a time.
 pub struct PieceServer {
     provider: Arc<dyn Provider>,
     slots: Slots,
     waiting: Arc<Semaphore>,
-    grpc: mpsc::Sender<io::Result<TcpStream>>,
+    grpc: mpsc::Sender<io::Result<Counted>>,
 }
 
 impl PieceServer {
@@ -70,8 +71,7 @@ impl PieceServer {
             };
             let (server, shutdown) = (server.clone(), shutdown.clone());
             tasks.spawn(async move {
-                let _place = place;
-                let connection = server.connection(stream);
+                let connection = server.connection(stream, place);
                 if let Some(Err(error)) = shutdown.run_until_cancelled(connection).await {
                     tracing::debug!(%error, "piece connection ended");
                 }
@@ -81,10 +81,10 @@ impl PieceServer {
         tasks.wait().await;
     }
 
-    async fn connection(&self, stream: TcpStream) -> io::Result<()> {
+    async fn connection(&self, stream: TcpStream, _place: OwnedSemaphorePermit) -> io::Result<()> {
         stream.set_nodelay(true)?;
         if timeout(IDLE, is_http2(&stream)).await?? {
-            let _ = self.grpc.send(Ok(stream)).await;
+            let _ = self.grpc.send(Ok(Counted { stream, _place })).await;
             return Ok(());
         }
         let mut responder = Responder {

@@ -110,6 +110,8 @@ impl Origin for MemoryOrigin {
         Ok(())
     }
 
+    async fn settle(&self, _: &FileRef) {}
+
     async fn read_through(&self, _: &FileRef, _: u32) -> Result<Verified, Failure> {
         Err(Failure::new(FailureKind::Unsupported, "not in tests"))
     }
@@ -208,11 +210,10 @@ struct Seed {
 
 async fn seed(content: &Bytes, shutdown: &CancellationToken) -> Seed {
     let folder = folder();
-    let tracker = Tracker::new("seed-0", "0.0.0.0:0", folder.store.clone());
+    let tracker = Tracker::new("seed-0", folder.store.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    drop(tracker);
-    let tracker = Tracker::new("seed-0", &format!("0.0.0.0:{port}"), folder.store.clone());
+    tracker.set_piece_addr(([0, 0, 0, 0], port).into());
     let origin = Arc::new(MemoryOrigin {
         store: folder.store.clone(),
         content: content.clone(),
@@ -223,7 +224,7 @@ async fn seed(content: &Bytes, shutdown: &CancellationToken) -> Seed {
         inner,
         given: AtomicU64::new(0),
     });
-    let service = SeedService::new(tracker, origin.clone());
+    let service = SeedService::new(tracker, origin.clone(), origin.clone());
     let addr = serve_on(
         listener,
         given.clone(),
@@ -249,12 +250,9 @@ async fn node(name: &str, seeds: &[&str], shutdown: &CancellationToken) -> Node 
         folder(),
         TcpListener::bind("127.0.0.1:0").await.expect("a port"),
     );
-    let config = SwarmConfig {
-        node_id: name.to_owned(),
-        seeds: seeds.iter().map(|seed| seed.to_string()).collect(),
-        piece_addr: listener.local_addr().expect("an address"),
-        slots: Slots::of_node(),
-    };
+    let addr = listener.local_addr().expect("an address");
+    let seeds = seeds.iter().map(|seed| seed.to_string()).collect();
+    let config = SwarmConfig::new(name.to_owned(), seeds, addr);
     let swarm =
         Swarm::start(config, folder.store.clone(), listener, shutdown.clone()).expect("a node");
     Node { swarm, folder }
@@ -395,7 +393,7 @@ async fn full_slots_answer_busy_at_once_and_nonsense_is_refused() {
     for nonsense in [
         "\0\0\0\0\r\n\r\n",
         "GET / HTTP/1.1\r\n\r\n",
-        &"A".repeat(9000),
+        &"A".repeat(request::HEAD_BYTES_MAX),
     ] {
         let answer = raw(&addr, nonsense, usize::MAX).await;
         assert!(answer.starts_with(b"HTTP/1.1 400"), "{nonsense:?}");
@@ -445,6 +443,7 @@ async fn nodes_that_start_at_once_share_what_the_seed_gives_about_once() {
         until("final", || node.cache(&file).state() == State::Final).await;
     }
     let given = seed.given.given.load(Ordering::SeqCst);
+    println!("the seed gave {given} pieces");
     assert_eq!(seed.origin.reads.load(Ordering::SeqCst), 41);
     assert!(
         (41..=62).contains(&given),
@@ -622,4 +621,40 @@ async fn the_third_asker_of_a_wanted_piece_is_sent_to_a_holder_and_may_come_back
     let answer = raw(&seed.addr, &ask(true), 12).await;
     assert!(answer.starts_with(b"HTTP/1.1 200"));
     shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_seed_server_serves_a_node_on_two_ports_and_ends_at_shutdown() {
+    let (content, shutdown) = (content(PIECE_BYTES + 1), CancellationToken::new());
+    let (folder, file) = (folder(), file_ref(&content));
+    let origin = Arc::new(MemoryOrigin {
+        store: folder.store.clone(),
+        content: content.clone(),
+        reads: AtomicU64::new(0),
+    });
+    let control = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let pieces = TcpListener::bind("0.0.0.0:0").await.expect("a port");
+    let addr = control.local_addr().expect("an address").to_string();
+    let server = crate::seed::SeedServer::new(
+        "seed-0".into(),
+        folder.store.clone(),
+        origin.clone(),
+        origin,
+    );
+    let served = tokio::spawn(server.run(control, pieces, shutdown.clone()));
+    let a = node("a", &[&addr], &shutdown).await;
+    a.fetch_all(&file, 2).await;
+    a.assert_holds(&file, &content);
+    let catalog = RemoteCatalog::new(vec![addr]).expect("a catalog");
+    assert_eq!(
+        catalog
+            .listing(&pin(), None)
+            .await
+            .expect("a listing")
+            .files()
+            .len(),
+        1
+    );
+    shutdown.cancel();
+    served.await.expect("it ends").expect("well");
 }

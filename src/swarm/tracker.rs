@@ -14,8 +14,8 @@ use crate::model::FileKey;
 use crate::source::FileRef;
 use crate::store::{CacheFile, Store, StoreError};
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::task::AbortOnDropHandle;
@@ -31,7 +31,7 @@ pub const DEBOUNCE: Duration = Duration::from_millis(20);
 /// A seed's view of its nodes.
 pub struct Tracker {
     name: String,
-    piece_addr: String,
+    piece_addr: OnceLock<SocketAddr>,
     store: Store,
     ledger: Arc<Ledger>,
     state: Mutex<State>,
@@ -87,12 +87,11 @@ impl Session {
 }
 
 impl Tracker {
-    /// `name` tells seeds apart; `piece_addr` is where nodes reach this seed's piece server: an unspecified
-    /// host (`0.0.0.0:7001`) stands for the host they reach the control port at.
-    pub fn new(name: &str, piece_addr: &str, store: Store) -> Arc<Tracker> {
+    /// `name` tells seeds apart.
+    pub fn new(name: &str, store: Store) -> Arc<Tracker> {
         Arc::new(Tracker {
             name: name.to_owned(),
-            piece_addr: piece_addr.to_owned(),
+            piece_addr: OnceLock::new(),
             store,
             ledger: Arc::default(),
             state: Mutex::default(),
@@ -107,10 +106,20 @@ impl Tracker {
         &self.ledger
     }
 
+    /// Where nodes reach this seed's piece server; before any session. An unspecified host (`0.0.0.0`)
+    /// stands for the host they reach the control port at.
+    pub fn set_piece_addr(&self, addr: SocketAddr) {
+        let _ = self.piece_addr.set(addr);
+    }
+
     pub fn welcome(&self) -> v1::Welcome {
         v1::Welcome {
             seed: self.name.clone(),
-            piece_addr: self.piece_addr.clone(),
+            piece_addr: self
+                .piece_addr
+                .get()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -1,45 +1,9 @@
 //! Values of the program as messages, and back. What comes from the wire is checked here.
 
 use super::v1;
-use crate::model::{Digest, Failure, FailureKind, FileKey, Geometry, PieceHash, Token};
+use crate::model::{Digest, FileKey, Geometry, PieceHash, Token};
 use crate::source::FileRef;
 use std::sync::Arc;
-use tonic::metadata::MetadataValue;
-use tonic::{Code, Status};
-
-const FAILURE: &str = "x-model-p2p-failure";
-
-/// A failure as a call's status; the kind survives, whatever code stands for it.
-pub fn status_of(failure: &Failure) -> Status {
-    let mut status = Status::new(code_of(failure.kind), failure.message.clone());
-    if let Ok(kind) = MetadataValue::try_from(failure.kind.to_string()) {
-        status.metadata_mut().insert(FAILURE, kind);
-    }
-    status
-}
-
-/// The failure a status carries; one that nobody put there is the transport's: unavailable.
-pub fn failure_of(status: &Status) -> Failure {
-    let kind = status.metadata().get(FAILURE);
-    let kind = kind
-        .and_then(|kind| kind.to_str().ok())
-        .map_or(FailureKind::Unavailable, FailureKind::from_name);
-    Failure::new(kind, status.message())
-}
-
-fn code_of(kind: FailureKind) -> Code {
-    match kind {
-        FailureKind::BadReference => Code::InvalidArgument,
-        FailureKind::NotFound => Code::NotFound,
-        FailureKind::Unauthenticated => Code::Unauthenticated,
-        FailureKind::Denied => Code::PermissionDenied,
-        FailureKind::RateLimited | FailureKind::Unavailable => Code::Unavailable,
-        FailureKind::Integrity => Code::DataLoss,
-        FailureKind::NoRoom => Code::ResourceExhausted,
-        FailureKind::Unsupported => Code::Unimplemented,
-        FailureKind::Internal => Code::Internal,
-    }
-}
 
 /// A file key from the wire.
 pub fn key_of(bytes: &[u8]) -> Option<FileKey> {
@@ -86,20 +50,6 @@ pub fn hashes_of(geometry: Geometry, run: &v1::HashRun) -> Option<Vec<PieceHash>
 mod tests {
     use super::*;
     use crate::model::{Entry, Pin};
-
-    #[test]
-    fn a_failure_survives_the_wire() {
-        for kind in [
-            FailureKind::RateLimited,
-            FailureKind::Denied,
-            FailureKind::Internal,
-        ] {
-            let failure = failure_of(&status_of(&Failure::new(kind, "why")));
-            assert_eq!((failure.kind, failure.message.as_str()), (kind, "why"));
-        }
-        let transport = failure_of(&Status::unknown("connection reset"));
-        assert_eq!(transport.kind, FailureKind::Unavailable);
-    }
 
     #[test]
     fn an_interest_is_believed_only_with_the_key_of_its_file() {

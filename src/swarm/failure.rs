@@ -1,0 +1,58 @@
+//! Failures across gRPC: the kind travels as metadata `x-model-p2p-failure`, whatever the code.
+
+use crate::model::{Failure, FailureKind};
+use tonic::metadata::MetadataValue;
+use tonic::{Code, Status};
+
+const FAILURE: &str = "x-model-p2p-failure";
+
+/// A failure as a call's status; the kind survives, whatever code stands for it.
+pub fn status_of(failure: &Failure) -> Status {
+    let mut status = Status::new(code_of(failure.kind), failure.message.clone());
+    if let Ok(kind) = MetadataValue::try_from(failure.kind.to_string()) {
+        status.metadata_mut().insert(FAILURE, kind);
+    }
+    status
+}
+
+/// The failure a status carries; one that nobody put there is the transport's: unavailable.
+pub fn failure_of(status: &Status) -> Failure {
+    let kind = status.metadata().get(FAILURE);
+    let kind = kind
+        .and_then(|kind| kind.to_str().ok())
+        .map_or(FailureKind::Unavailable, FailureKind::from_name);
+    Failure::new(kind, status.message())
+}
+
+fn code_of(kind: FailureKind) -> Code {
+    match kind {
+        FailureKind::BadReference => Code::InvalidArgument,
+        FailureKind::NotFound => Code::NotFound,
+        FailureKind::Unauthenticated => Code::Unauthenticated,
+        FailureKind::Denied => Code::PermissionDenied,
+        FailureKind::RateLimited | FailureKind::Unavailable => Code::Unavailable,
+        FailureKind::Integrity => Code::DataLoss,
+        FailureKind::NoRoom => Code::ResourceExhausted,
+        FailureKind::Unsupported => Code::Unimplemented,
+        FailureKind::Internal => Code::Internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_survives_the_wire() {
+        for kind in [
+            FailureKind::RateLimited,
+            FailureKind::Denied,
+            FailureKind::Internal,
+        ] {
+            let failure = failure_of(&status_of(&Failure::new(kind, "why")));
+            assert_eq!((failure.kind, failure.message.as_str()), (kind, "why"));
+        }
+        let transport = failure_of(&Status::unknown("connection reset"));
+        assert_eq!(transport.kind, FailureKind::Unavailable);
+    }
+}
