@@ -48,7 +48,14 @@ pub struct Delays {
 
 impl Delays {
     pub fn new(first: Duration, most: Duration) -> Delays {
-        Delays { policy: Backoff { first, most, tries: 0 }, failed: 0 }
+        Delays {
+            policy: Backoff {
+                first,
+                most,
+                tries: 0,
+            },
+            failed: 0,
+        }
     }
 
     /// The next wait; its ceiling doubles with each call.

@@ -6,7 +6,8 @@
 pub mod exit;
 
 use crate::config::{
-    CacheConfig, ControllerConfig, Format, GetConfig, HubsConfig, MountConfig, NodeConfig, PeerConfig, SeedConfig,
+    CacheConfig, ControllerConfig, Format, GetConfig, HubsConfig, MountConfig, NodeConfig,
+    PeerConfig, SeedConfig,
 };
 use crate::model::{Failure, FailureKind, Reference, Token, View};
 use clap::{Args, Parser, Subcommand};
@@ -15,7 +16,13 @@ use std::path::PathBuf;
 
 /// Mounts AI model repositories as read-only volumes: there in seconds, read lazily, fetched once.
 #[derive(Debug, Parser)]
-#[command(name = "model-p2p", version, about, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "model-p2p",
+    version,
+    about,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -109,14 +116,25 @@ struct HubArgs {
 #[derive(Debug, Args)]
 struct TokenArgs {
     /// File with the hub token (else HF_TOKEN, HF_TOKEN_PATH, ~/.cache/huggingface/token)
-    #[arg(long, env = "MODEL_P2P_TOKEN_FILE", hide_env = true, value_name = "FILE")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_TOKEN_FILE",
+        hide_env = true,
+        value_name = "FILE"
+    )]
     token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 struct PeerArgs {
     /// A seed to fetch through instead of reading the hub here; repeatable
-    #[arg(long, env = "MODEL_P2P_SEED", hide_env = true, value_name = "HOST:PORT", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "MODEL_P2P_SEED",
+        hide_env = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
     seed: Vec<String>,
     /// Talk to seeds and peers without TLS; tokens then travel over loopback only
     #[arg(long, env = "MODEL_P2P_INSECURE", hide_env = true)]
@@ -126,10 +144,22 @@ struct PeerArgs {
 #[derive(Debug, Args)]
 struct ViewArgs {
     /// Only files that match; repeatable
-    #[arg(long, env = "MODEL_P2P_INCLUDE", hide_env = true, value_name = "GLOB", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "MODEL_P2P_INCLUDE",
+        hide_env = true,
+        value_name = "GLOB",
+        value_delimiter = ','
+    )]
     include: Vec<String>,
     /// Not the files that match; repeatable
-    #[arg(long, env = "MODEL_P2P_EXCLUDE", hide_env = true, value_name = "GLOB", value_delimiter = ',')]
+    #[arg(
+        long,
+        env = "MODEL_P2P_EXCLUDE",
+        hide_env = true,
+        value_name = "GLOB",
+        value_delimiter = ','
+    )]
     exclude: Vec<String>,
 }
 
@@ -154,10 +184,22 @@ pub struct MountArgs {
     #[arg(long, env = "MODEL_P2P_FOREGROUND", hide_env = true)]
     foreground: bool,
     /// What to bring unasked: demand (nothing), auto (ahead of readers), all
-    #[arg(long, env = "MODEL_P2P_PREFETCH", hide_env = true, default_value = "auto", value_name = "MODE")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_PREFETCH",
+        hide_env = true,
+        default_value = "auto",
+        value_name = "MODE"
+    )]
     prefetch: String,
     /// How long a read may wait without progress, in seconds
-    #[arg(long, env = "MODEL_P2P_READ_TIMEOUT", hide_env = true, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_READ_TIMEOUT",
+        hide_env = true,
+        default_value_t = 600,
+        value_name = "SECONDS"
+    )]
     read_timeout: u64,
     #[command(flatten)]
     view: ViewArgs,
@@ -191,7 +233,13 @@ pub struct GetArgs {
     #[command(flatten)]
     reference: ReferenceArgs,
     /// Where to put the files [default: ./NAME]
-    #[arg(short, long, env = "MODEL_P2P_OUTPUT", hide_env = true, value_name = "DIR")]
+    #[arg(
+        short,
+        long,
+        env = "MODEL_P2P_OUTPUT",
+        hide_env = true,
+        value_name = "DIR"
+    )]
     output: Option<PathBuf>,
     #[command(flatten)]
     view: ViewArgs,
@@ -261,16 +309,39 @@ pub struct NodeArgs {
     #[arg(long, env = "MODEL_P2P_ALL_IN_ONE", hide_env = true)]
     all_in_one: bool,
     /// Address for peers to fetch from
-    #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, default_value = "0.0.0.0:7441", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_LISTEN",
+        hide_env = true,
+        default_value = "0.0.0.0:7441",
+        value_name = "ADDR"
+    )]
     listen: SocketAddr,
     /// Address that peers are told, where it is not the one listened on
-    #[arg(long, env = "MODEL_P2P_ADVERTISE", hide_env = true, value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_ADVERTISE",
+        hide_env = true,
+        value_name = "ADDR"
+    )]
     advertise: Option<SocketAddr>,
     /// Address for /metrics, /healthz, /readyz and /api/v1/status
-    #[arg(long, env = "MODEL_P2P_HTTP", hide_env = true, default_value = "0.0.0.0:7442", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_HTTP",
+        hide_env = true,
+        default_value = "0.0.0.0:7442",
+        value_name = "ADDR"
+    )]
     http: SocketAddr,
     /// How long a read may wait without progress, in seconds
-    #[arg(long, env = "MODEL_P2P_READ_TIMEOUT", hide_env = true, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_READ_TIMEOUT",
+        hide_env = true,
+        default_value_t = 600,
+        value_name = "SECONDS"
+    )]
     read_timeout: u64,
     #[command(flatten)]
     peer: PeerArgs,
@@ -286,13 +357,31 @@ pub struct SeedArgs {
     #[arg(long, env = "MODEL_P2P_NAME", hide_env = true, value_name = "NAME")]
     name: Option<String>,
     /// Address for nodes and controllers (gRPC)
-    #[arg(long, env = "MODEL_P2P_CONTROL", hide_env = true, default_value = "0.0.0.0:7440", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_CONTROL",
+        hide_env = true,
+        default_value = "0.0.0.0:7440",
+        value_name = "ADDR"
+    )]
     control: SocketAddr,
     /// Address for pieces (HTTP/1.1)
-    #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, default_value = "0.0.0.0:7441", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_LISTEN",
+        hide_env = true,
+        default_value = "0.0.0.0:7441",
+        value_name = "ADDR"
+    )]
     listen: SocketAddr,
     /// Address for /metrics, /healthz, /readyz and /api/v1/status
-    #[arg(long, env = "MODEL_P2P_HTTP", hide_env = true, default_value = "0.0.0.0:7442", value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "MODEL_P2P_HTTP",
+        hide_env = true,
+        default_value = "0.0.0.0:7442",
+        value_name = "ADDR"
+    )]
     http: SocketAddr,
     /// Talk to nodes without TLS; tokens are then accepted over loopback only
     #[arg(long, env = "MODEL_P2P_INSECURE", hide_env = true)]
@@ -327,12 +416,19 @@ impl CacheArgs {
             Some(dir) => dir,
             None => default_cache_dir()?,
         };
-        Ok(CacheConfig { dir, limit_bytes: self.cache_size })
+        Ok(CacheConfig {
+            dir,
+            limit_bytes: self.cache_size,
+        })
     }
 }
 
 fn default_cache_dir() -> Result<PathBuf, Failure> {
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
     base.map(|base| base.join("model-p2p"))
         .ok_or_else(|| usage("neither XDG_CACHE_HOME nor HOME is set: give --cache-dir"))
@@ -348,8 +444,16 @@ impl HubArgs {
         for hub in &self.hub {
             match hub.split_once('=') {
                 Some(("hf", url)) => config.huggingface = url.to_owned(),
-                Some((name, _)) => return Err(usage(format!("--hub {hub}: hub `{name}` is not known; known: hf"))),
-                None => return Err(usage(format!("--hub {hub}: NAME=URL is expected, e.g. hf=https://huggingface.co"))),
+                Some((name, _)) => {
+                    return Err(usage(format!(
+                        "--hub {hub}: hub `{name}` is not known; known: hf"
+                    )));
+                }
+                None => {
+                    return Err(usage(format!(
+                        "--hub {hub}: NAME=URL is expected, e.g. hf=https://huggingface.co"
+                    )));
+                }
             }
         }
         Ok(config)
@@ -370,9 +474,13 @@ impl TokenArgs {
         if let Some(token) = env("HF_TOKEN").and_then(|text| Token::new(&text)) {
             return Ok(Some(token));
         }
-        let home = || env("HF_HOME").or_else(|| env("HOME").map(|home| format!("{home}/.cache/huggingface")));
+        let home = || {
+            env("HF_HOME").or_else(|| env("HOME").map(|home| format!("{home}/.cache/huggingface")))
+        };
         let path = env("HF_TOKEN_PATH").or_else(|| home().map(|home| format!("{home}/token")));
-        Ok(path.and_then(|path| std::fs::read_to_string(path).ok()).and_then(|text| Token::new(&text)))
+        Ok(path
+            .and_then(|path| std::fs::read_to_string(path).ok())
+            .and_then(|text| Token::new(&text)))
     }
 }
 
@@ -382,7 +490,9 @@ fn env(name: &str) -> Option<String> {
 
 impl ReferenceArgs {
     fn reference(self) -> Result<Reference, Failure> {
-        let bad = |error: crate::model::reference::ReferenceError| Failure::new(FailureKind::BadReference, error.to_string());
+        let bad = |error: crate::model::reference::ReferenceError| {
+            Failure::new(FailureKind::BadReference, error.to_string())
+        };
         let reference: Reference = self.reference.parse().map_err(bad)?;
         match self.revision {
             // Parsed with the reference, so that a bad revision is refused the same way.
@@ -394,30 +504,46 @@ impl ReferenceArgs {
 
 impl ViewArgs {
     fn view(self, reference: &Reference) -> Result<View, Failure> {
-        let view = View { subdir: reference.subdir.clone(), include: self.include, exclude: self.exclude };
+        let view = View {
+            subdir: reference.subdir.clone(),
+            include: self.include,
+            exclude: self.exclude,
+        };
         view.check().map_err(|error| usage(error.to_string()))?;
         Ok(view)
     }
 }
 
 impl PeerArgs {
-    fn config(self, listen: Option<SocketAddr>, advertise: Option<SocketAddr>) -> Result<Option<PeerConfig>, Failure> {
+    fn config(
+        self,
+        listen: Option<SocketAddr>,
+        advertise: Option<SocketAddr>,
+    ) -> Result<Option<PeerConfig>, Failure> {
         if self.seed.is_empty() {
             return Ok(None);
         }
         secure(self.insecure)?;
         if let Some(seed) = self.seed.iter().find(|seed| !seed.contains(':')) {
-            return Err(usage(format!("--seed {seed}: HOST:PORT is expected, e.g. seed-0.example:7440")));
+            return Err(usage(format!(
+                "--seed {seed}: HOST:PORT is expected, e.g. seed-0.example:7440"
+            )));
         }
         let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-        Ok(Some(PeerConfig { seeds: self.seed, listen, advertise }))
+        Ok(Some(PeerConfig {
+            seeds: self.seed,
+            listen,
+            advertise,
+        }))
     }
 }
 
 fn secure(insecure: bool) -> Result<(), Failure> {
     match insecure {
         true => Ok(()),
-        false => Err(usage("TLS between nodes and seeds is not in this release: on a trusted network add --insecure")),
+        false => Err(usage(
+            "TLS between nodes and seeds is not in this release: on a trusted network add --insecure",
+        )),
     }
 }
 
@@ -448,7 +574,12 @@ impl MountArgs {
 impl GetArgs {
     pub fn config(self) -> Result<GetConfig, Failure> {
         let reference = self.reference.reference()?;
-        let name = reference.repo.rsplit('/').next().unwrap_or("model").to_owned();
+        let name = reference
+            .repo
+            .rsplit('/')
+            .next()
+            .unwrap_or("model")
+            .to_owned();
         Ok(GetConfig {
             view: self.view.view(&reference)?,
             reference,
@@ -468,7 +599,10 @@ impl ResolveArgs {
     pub fn config(self) -> Result<GetConfig, Failure> {
         let reference = self.reference.reference()?;
         Ok(GetConfig {
-            view: View { subdir: reference.subdir.clone(), ..View::default() },
+            view: View {
+                subdir: reference.subdir.clone(),
+                ..View::default()
+            },
             reference,
             dir: PathBuf::new(),
             token: self.token.token()?,
@@ -491,7 +625,9 @@ impl NodeArgs {
     pub fn config(self) -> Result<NodeConfig, Failure> {
         let peer = self.peer.config(Some(self.listen), self.advertise)?;
         if peer.is_none() && !self.all_in_one {
-            return Err(usage("a node needs --seed HOST:PORT, or --all-in-one to be its own seed"));
+            return Err(usage(
+                "a node needs --seed HOST:PORT, or --all-in-one to be its own seed",
+            ));
         }
         Ok(NodeConfig {
             csi_endpoint: self.csi_endpoint,
@@ -525,13 +661,20 @@ impl ControllerArgs {
     pub fn config(self) -> Result<ControllerConfig, Failure> {
         let peer = self.peer.config(None, None)?;
         let peer = peer.ok_or_else(|| usage("a controller needs --seed HOST:PORT"))?;
-        Ok(ControllerConfig { csi_endpoint: self.csi_endpoint, seeds: peer.seeds, cache: self.cache.config()? })
+        Ok(ControllerConfig {
+            csi_endpoint: self.csi_endpoint,
+            seeds: peer.seeds,
+            cache: self.cache.config()?,
+        })
     }
 }
 
 fn host_name() -> String {
-    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "localhost".into())
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".into())
 }
 
 fn parse_format(text: &str) -> Result<Format, String> {
@@ -544,9 +687,13 @@ fn parse_format(text: &str) -> Result<Format, String> {
 
 /// Bytes, with an optional K, M, G or T and an optional `iB` (powers of 1024) or `B` (powers of 1000).
 fn parse_size(text: &str) -> Result<u64, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(split);
-    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size, e.g. 200GiB"))?;
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size, e.g. 200GiB"))?;
     let (step, letters): (u64, _) = match unit.strip_suffix("iB") {
         Some(letters) => (1024, letters),
         None => match unit.strip_suffix('B') {
@@ -560,9 +707,15 @@ fn parse_size(text: &str) -> Result<u64, String> {
         "M" => 2,
         "G" => 3,
         "T" => 4,
-        _ => return Err(format!("`{unit}` is not a unit of size: K, M, G, T, KiB, GB ... are")),
+        _ => {
+            return Err(format!(
+                "`{unit}` is not a unit of size: K, M, G, T, KiB, GB ... are"
+            ));
+        }
     };
-    number.checked_mul(step.pow(power)).ok_or_else(|| format!("`{text}` is too large"))
+    number
+        .checked_mul(step.pow(power))
+        .ok_or_else(|| format!("`{text}` is too large"))
 }
 
 #[cfg(test)]
@@ -575,14 +728,25 @@ mod tests {
         Cli::command().debug_assert();
         for command in Cli::command().get_subcommands_mut() {
             let help = command.render_help().to_string();
-            assert!(help.lines().count() <= 60, "{}: {} lines", command.get_name(), help.lines().count());
+            assert!(
+                help.lines().count() <= 60,
+                "{}: {} lines",
+                command.get_name(),
+                help.lines().count()
+            );
             assert!(help.contains("Examples:"), "{}", command.get_name());
         }
     }
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [("0", 0), ("512", 512), ("2K", 2048), ("3GiB", 3 << 30), ("5GB", 5_000_000_000)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512", 512),
+            ("2K", 2048),
+            ("3GiB", 3 << 30),
+            ("5GB", 5_000_000_000),
+        ] {
             assert_eq!(parse_size(text), Ok(bytes));
         }
         for text in ["", "GiB", "1X", "-1", "99999999999T", "1.5G"] {

@@ -247,12 +247,24 @@ impl Drop for Claim {
             .lock()
             .claimed
             .retain(|index| !self.run.contains(index));
+        self.need.changed.notify_waiters();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A reader that waited for a piece under way elsewhere slept for ever when that had just arrived.
+    #[tokio::test]
+    async fn the_end_of_a_claim_wakes_who_waits_for_it() {
+        let need = Arc::new(Need::default());
+        let claim = need.claim_demand(3).expect("free");
+        let mut changed = std::pin::pin!(need.changed());
+        assert!(!changed.as_mut().enable(), "nothing has changed yet");
+        drop(claim);
+        changed.await;
+    }
 
     #[test]
     fn claims_exclude_each_other_and_end_with_their_owner() {

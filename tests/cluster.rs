@@ -64,13 +64,6 @@ fn spawn_reader(mode: &str, file: &Path, expected: &[&str]) -> std::process::Chi
         .expect("the reader program")
 }
 
-async fn repo_stat(hub: &HubProcess, repo: &str, name: &str) -> u64 {
-    let stats = hub.stats().await;
-    stats["repos"][repo][name]
-        .as_u64()
-        .unwrap_or_else(|| panic!("{name} of {repo} in {stats}"))
-}
-
 fn mounts_below(dir: &Path) -> Vec<String> {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
     let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
@@ -225,9 +218,8 @@ async fn a_file_of_three_gibibytes_is_right_in_every_order_and_by_two_processes(
     for mode in ["seq", "mmap", "random"] {
         read(mode, &mounted, &pattern);
     }
-    let given = repo_stat(&one.hub, "big/pattern", "content_bytes").await;
-    let size_bytes = repo_stat(&one.hub, "big/pattern", "size_bytes").await;
-    assert_eq!(given, size_bytes, "each byte once, however it was read");
+    let cost = one.hub.cost("big/pattern").await;
+    assert_eq!(cost.given, cost.size, "each byte once, however it was read");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -244,7 +236,7 @@ async fn scattered_reads_fetch_the_pieces_they_touch_and_little_more() {
         fetched < BIG * 8 / 100,
         "{fetched} of {BIG} bytes for 200 reads of 4 KiB"
     );
-    let given = repo_stat(&one.hub, "big/pattern", "content_bytes").await;
+    let given = one.hub.cost("big/pattern").await.given;
     assert!(given < BIG * 8 / 100, "the hub gave {given}");
 }
 
@@ -280,7 +272,7 @@ async fn a_killed_node_keeps_its_cache_and_refetches_nothing() {
     let original = digests(&tools().sample("whole"));
     let dir = one.node.publish("pod", &format!("hf://{REPO}")).await;
     assert_eq!(digests(&dir), original);
-    let given = repo_stat(&one.hub, REPO, "content_bytes").await;
+    let cost = one.hub.cost(REPO).await;
     one.node.process.restart().await;
     let dir = one.node.publish("pod", &format!("hf://{REPO}")).await;
     assert_eq!(digests(&dir), original);
@@ -289,18 +281,19 @@ async fn a_killed_node_keeps_its_cache_and_refetches_nothing() {
         0,
         "everything was here"
     );
-    assert_eq!(repo_stat(&one.hub, REPO, "content_bytes").await, given);
+    assert_eq!(one.hub.cost(REPO).await.given, cost.given);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seed_killed_in_mid_fetch_goes_on_without_reading_a_piece_twice() {
-    let mut one = one(pattern_args(BIG / 16)).await;
+    let mut args = pattern_args(BIG / 16);
+    args.extend(["--rate".into(), (40 * MIB).to_string()]);
+    let mut one = one(args).await;
     let mounted = one
         .node
         .publish("pod", "hf://big/pattern")
         .await
         .join("model.bin");
-    one.hub.fault(&json!({"rate_bytes_per_s": 40 * MIB})).await;
     let reader = spawn_reader("seq", &mounted, &["--pattern", "0"]);
     while one.node.process.metric("fetched_bytes_total", "").await < 30 * MIB {
         tokio::task::yield_now().await;
@@ -312,10 +305,7 @@ async fn a_seed_killed_in_mid_fetch_goes_on_without_reading_a_piece_twice() {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let (given, size) = (
-        repo_stat(&one.hub, "big/pattern", "content_bytes").await,
-        repo_stat(&one.hub, "big/pattern", "size_bytes").await,
-    );
+    let Cost { given, size, .. } = one.hub.cost("big/pattern").await;
     // What was in flight at the kill is lost: four bulk runs of at most half a second each.
     assert!(given <= size + 40 * MIB, "{given} bytes given for {size}");
 }
@@ -500,7 +490,7 @@ async fn get_downloads_what_the_hubs_own_client_downloads() {
     );
     std::fs::remove_dir_all(theirs.join(".cache")).expect("the client's own notes");
     assert_eq!(digests(&ours), digests(&theirs));
-    let given = repo_stat(&hub, REPO, "content_bytes").await;
+    let cost = hub.cost(REPO).await;
     std::fs::remove_dir_all(&ours).expect("a folder");
     let again = program(
         &cluster,

@@ -233,13 +233,17 @@ fn layout(words: &Words) -> Result<(), ParameterError> {
 
 fn prefetch(words: &Words) -> Result<Prefetch, ParameterError> {
     let word = words.get("prefetch").map_or("auto", String::as_str);
-    word.parse().map_err(|_| one_of("prefetch", word, "demand, auto or all"))
+    word.parse()
+        .map_err(|_| one_of("prefetch", word, "demand, auto or all"))
 }
 
 fn verify(words: &Words) -> Result<Verify, ParameterError> {
     match words.get("verify").map_or("piece", String::as_str) {
         "piece" => Ok(Verify::Piece),
-        "strict" => Err(wrong("verify", "strict is not available in this release: use piece")),
+        "strict" => Err(wrong(
+            "verify",
+            "strict is not available in this release: use piece",
+        )),
         other => Err(one_of("verify", other, "piece or strict")),
     }
 }

@@ -43,7 +43,10 @@ impl FsError {
             FsError::Short { .. } | FsError::Ending => libc::EIO,
             FsError::Read(ReadError::Denied { .. }) => libc::EACCES,
             FsError::Read(
-                ReadError::Timeout { .. } | ReadError::Revoked { .. } | ReadError::Failed { .. } | ReadError::Store { .. },
+                ReadError::Timeout { .. }
+                | ReadError::Revoked { .. }
+                | ReadError::Failed { .. }
+                | ReadError::Store { .. },
             ) => libc::EIO,
         }
     }

@@ -26,15 +26,20 @@ pub enum Prefetch {
 }
 
 /// Each mode's word in parameters and on the command line.
-const PREFETCH_WORDS: [(Prefetch, &str); 3] =
-    [(Prefetch::Demand, "demand"), (Prefetch::Auto, "auto"), (Prefetch::All, "all")];
+const PREFETCH_WORDS: [(Prefetch, &str); 3] = [
+    (Prefetch::Demand, "demand"),
+    (Prefetch::Auto, "auto"),
+    (Prefetch::All, "all"),
+];
 
 impl std::str::FromStr for Prefetch {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Prefetch, String> {
         let found = PREFETCH_WORDS.iter().find(|(_, word)| *word == text);
-        found.map(|(mode, _)| *mode).ok_or_else(|| format!("prefetch `{text}`: demand, auto or all is expected"))
+        found
+            .map(|(mode, _)| *mode)
+            .ok_or_else(|| format!("prefetch `{text}`: demand, auto or all is expected"))
     }
 }
 

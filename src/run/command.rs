@@ -65,9 +65,15 @@ pub struct Resolved {
 /// Pins and lists what a request names, and checks that its view shows something.
 pub async fn resolve(engine: &Engine, request: &Request) -> Result<Resolved, Failure> {
     let token = request.token.as_ref();
-    let pin = engine.catalog.resolve(&request.reference, None, token).await?;
+    let pin = engine
+        .catalog
+        .resolve(&request.reference, None, token)
+        .await?;
     let listing = engine.catalog.listing(&pin, token).await?;
-    request.view.select(&listing).map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
+    request
+        .view
+        .select(&listing)
+        .map_err(|error| Failure::new(FailureKind::NotFound, error.to_string()))?;
     Ok(Resolved { pin, listing })
 }
 
@@ -92,22 +98,41 @@ impl Resolved {
             text.push_str(&format!("{:>14}  {}  {path}\n", entry.size, entry.digest));
         }
         let bytes = self.bytes(view);
-        text.push_str(&format!("{} files, {}", files.len(), crate::run::progress::bytes(bytes)));
+        text.push_str(&format!(
+            "{} files, {}",
+            files.len(),
+            crate::run::progress::bytes(bytes)
+        ));
         let commit = self.pin.revision.to_string();
-        let json = json!({"pin": self.pin.to_string(), "commit": commit, "bytes": bytes, "files": rows});
+        let json =
+            json!({"pin": self.pin.to_string(), "commit": commit, "bytes": bytes, "files": rows});
         Done { text, json }
     }
 }
 
 /// Downloads what a request shows into its directory: resumable through the cache, verified by the hub's
 /// digests, each file appearing under its name only when it is complete.
-pub async fn get(engine: &Engine, request: &Request, progress: ProgressSender) -> Result<Done, Failure> {
+pub async fn get(
+    engine: &Engine,
+    request: &Request,
+    progress: ProgressSender,
+) -> Result<Done, Failure> {
     let resolved = resolve(engine, request).await?;
-    let (pin, total) = (Arc::new(resolved.pin.clone()), resolved.bytes(&request.view));
+    let (pin, total) = (
+        Arc::new(resolved.pin.clone()),
+        resolved.bytes(&request.view),
+    );
     let file = |(path, entry): (&str, &Entry)| {
-        (FileRef::new(&pin, entry, request.token.clone()), request.dir.join(path))
+        (
+            FileRef::new(&pin, entry, request.token.clone()),
+            request.dir.join(path),
+        )
     };
-    let files: Vec<_> = resolved.files(&request.view).into_iter().map(file).collect();
+    let files: Vec<_> = resolved
+        .files(&request.view)
+        .into_iter()
+        .map(file)
+        .collect();
     let (count, meter) = (files.len(), Arc::new(Meter::default()));
     let work = futures::stream::iter(files)
         .map(|(file, target)| get_file(engine.clone(), file, target, meter.clone()));
@@ -146,27 +171,41 @@ struct Meter {
 
 impl Meter {
     fn opened(&self, file: &Arc<OpenFile>) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).push(file.clone());
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(file.clone());
     }
 
     fn closed(&self, file: &Arc<OpenFile>) {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).retain(|open| !Arc::ptr_eq(open, file));
+        self.open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|open| !Arc::ptr_eq(open, file));
         self.done.fetch_add(file.size(), Ordering::Relaxed);
     }
 
     fn bytes(&self) -> u64 {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        self.done.load(Ordering::Relaxed) + open.iter().map(|file| file.present_bytes()).sum::<u64>()
+        self.done.load(Ordering::Relaxed)
+            + open.iter().map(|file| file.present_bytes()).sum::<u64>()
     }
 }
 
-async fn get_file(engine: Engine, file: FileRef, target: PathBuf, meter: Arc<Meter>) -> Result<(), Failure> {
+async fn get_file(
+    engine: Engine,
+    file: FileRef,
+    target: PathBuf,
+    meter: Arc<Meter>,
+) -> Result<(), Failure> {
     let open = engine.fetcher.open(file.clone())?;
     meter.opened(&open);
     open.complete().await?;
     let source = engine.store.file(file.key, file.size)?.data();
     let copied = tokio::task::spawn_blocking(move || copy(&source, &target));
-    let copied = copied.await.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
+    let copied = copied
+        .await
+        .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
     meter.closed(&open);
     copied
 }
@@ -203,7 +242,11 @@ fn write_copy(source: &std::fs::File, partial: &Path) -> std::io::Result<()> {
 }
 
 /// Mounts what a request shows on its directory.
-pub async fn mount(engine: &Engine, mounts: &Arc<Mounts>, request: &Request) -> Result<(DirectMount, Done), Failure> {
+pub async fn mount(
+    engine: &Engine,
+    mounts: &Arc<Mounts>,
+    request: &Request,
+) -> Result<(DirectMount, Done), Failure> {
     let resolved = resolve(engine, request).await?;
     let spec = MountSpec {
         listing: resolved.listing.clone(),
@@ -212,8 +255,14 @@ pub async fn mount(engine: &Engine, mounts: &Arc<Mounts>, request: &Request) -> 
         prefetch: request.prefetch,
     };
     let mounted = mounts.mount_at(spec, &request.dir).await?;
-    let (files, bytes) = (resolved.files(&request.view).len(), resolved.bytes(&request.view));
-    let (dir, size) = (request.dir.display().to_string(), crate::run::progress::bytes(bytes));
+    let (files, bytes) = (
+        resolved.files(&request.view).len(),
+        resolved.bytes(&request.view),
+    );
+    let (dir, size) = (
+        request.dir.display().to_string(),
+        crate::run::progress::bytes(bytes),
+    );
     let done = Done {
         text: format!("mounted {} at {dir} ({files} files, {size})", resolved.pin),
         json: json!({"pin": resolved.pin.to_string(), "dir": dir, "files": files, "bytes": bytes}),

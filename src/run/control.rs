@@ -5,7 +5,7 @@ use super::engine::Engine;
 use super::status::StatusSource;
 use crate::model::{Failure, FailureKind, Token, View};
 use crate::mount::{DirectMount, Mounts};
-use crate::swarm::wire::{self, status_of};
+use crate::swarm::failure::{self, status_of};
 use proto::control_server::{Control, ControlServer};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub fn socket_path(dir: &Path) -> PathBuf {
 }
 
 pub fn failure_of(status: Status) -> Failure {
-    wire::failure_of(&status)
+    failure::failure_of(&status)
 }
 
 /// What the owner of a cache lets other commands do.
@@ -40,15 +40,25 @@ pub struct ControlService {
 }
 
 /// Listens in the background until shutdown. The caller owns the directory, so an old socket is dead.
-pub fn serve(dir: &Path, service: ControlService, shutdown: CancellationToken) -> Result<(), Failure> {
+pub fn serve(
+    dir: &Path,
+    service: ControlService,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
     let path = socket_path(dir);
     let listener = bind(&path).map_err(|error| {
-        Failure::new(FailureKind::Internal, format!("cannot listen on {}: {error}", path.display()))
+        Failure::new(
+            FailureKind::Internal,
+            format!("cannot listen on {}: {error}", path.display()),
+        )
     })?;
     tokio::spawn(async move {
         let server = tonic::transport::Server::builder().add_service(ControlServer::new(service));
         let incoming = UnixListenerStream::new(listener);
-        if let Err(error) = server.serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned()).await {
+        if let Err(error) = server
+            .serve_with_incoming_shutdown(incoming, shutdown.cancelled_owned())
+            .await
+        {
             tracing::error!(%error, "control socket ended");
         }
         let _ = std::fs::remove_file(path);
@@ -70,9 +80,14 @@ type ProgressStream = ReceiverStream<Result<proto::Progress, Status>>;
 
 #[tonic::async_trait]
 impl Control for ControlService {
-    async fn resolve(&self, request: tonic::Request<proto::Request>) -> Result<Response<proto::Json>, Status> {
+    async fn resolve(
+        &self,
+        request: tonic::Request<proto::Request>,
+    ) -> Result<Response<proto::Json>, Status> {
         let request = read(request.into_inner())?;
-        let resolved = command::resolve(&self.engine, &request).await.map_err(|failure| status_of(&failure))?;
+        let resolved = command::resolve(&self.engine, &request)
+            .await
+            .map_err(|failure| status_of(&failure))?;
         let done = resolved.describe(&request.view);
         let json = serde_json::json!({"text": done.text, "json": done.json}).to_string();
         Ok(Response::new(proto::Json { json }))
@@ -80,7 +95,10 @@ impl Control for ControlService {
 
     type GetStream = ProgressStream;
 
-    async fn get(&self, request: tonic::Request<proto::Request>) -> Result<Response<ProgressStream>, Status> {
+    async fn get(
+        &self,
+        request: tonic::Request<proto::Request>,
+    ) -> Result<Response<ProgressStream>, Status> {
         let request = read(request.into_inner())?;
         let engine = self.engine.clone();
         let (progress, receiver) = watch::channel((0, 0));
@@ -98,19 +116,32 @@ impl Control for ControlService {
 
     type MountStream = ProgressStream;
 
-    async fn mount(&self, request: tonic::Request<proto::Request>) -> Result<Response<ProgressStream>, Status> {
+    async fn mount(
+        &self,
+        request: tonic::Request<proto::Request>,
+    ) -> Result<Response<ProgressStream>, Status> {
         let request = read(request.into_inner())?;
         let (sender, stream) = mpsc::channel(8);
         finish(&sender, self.mount_for(&request).await).await;
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn unmount(&self, _: tonic::Request<proto::UnmountRequest>) -> Result<Response<proto::Json>, Status> {
-        Err(Status::unimplemented("umount the directory: its owner notices"))
+    async fn unmount(
+        &self,
+        _: tonic::Request<proto::UnmountRequest>,
+    ) -> Result<Response<proto::Json>, Status> {
+        Err(Status::unimplemented(
+            "umount the directory: its owner notices",
+        ))
     }
 
-    async fn status(&self, _: tonic::Request<proto::StatusRequest>) -> Result<Response<proto::Json>, Status> {
-        Ok(Response::new(proto::Json { json: self.status.json().to_string() }))
+    async fn status(
+        &self,
+        _: tonic::Request<proto::StatusRequest>,
+    ) -> Result<Response<proto::Json>, Status> {
+        Ok(Response::new(proto::Json {
+            json: self.status.json().to_string(),
+        }))
     }
 }
 
@@ -121,7 +152,12 @@ impl ControlService {
             return Err(Failure::new(FailureKind::Unavailable, message));
         };
         let (mounted, done) = command::mount(&self.engine, mounts, request).await?;
-        let ending = || Failure::new(FailureKind::Unavailable, "the cache's owner is ending: try again");
+        let ending = || {
+            Failure::new(
+                FailureKind::Unavailable,
+                "the cache's owner is ending: try again",
+            )
+        };
         keep.send(mounted).await.map_err(|_| ending())?;
         Ok(done)
     }
@@ -129,33 +165,52 @@ impl ControlService {
 
 fn read(wire: proto::Request) -> Result<Request, Status> {
     let bad = |cause: String| status_of(&Failure::new(FailureKind::BadReference, cause));
-    let reference: crate::model::Reference = wire.reference.parse().map_err(|error: crate::model::reference::ReferenceError| bad(error.to_string()))?;
+    let reference: crate::model::Reference = wire
+        .reference
+        .parse()
+        .map_err(|error: crate::model::reference::ReferenceError| bad(error.to_string()))?;
     let subdir = reference.subdir.clone();
     Ok(Request {
         reference,
-        view: View { subdir, include: wire.include, exclude: wire.exclude },
+        view: View {
+            subdir,
+            include: wire.include,
+            exclude: wire.exclude,
+        },
         token: Token::new(&wire.token),
         dir: wire.dir.into(),
         prefetch: wire.prefetch.parse().map_err(bad)?,
     })
 }
 
-async fn report(mut progress: watch::Receiver<(u64, u64)>, sender: mpsc::Sender<Result<proto::Progress, Status>>) {
+async fn report(
+    mut progress: watch::Receiver<(u64, u64)>,
+    sender: mpsc::Sender<Result<proto::Progress, Status>>,
+) {
     while progress.changed().await.is_ok() {
         let (done_bytes, total_bytes) = *progress.borrow_and_update();
-        let message = proto::Progress { done_bytes, total_bytes, ..proto::Progress::default() };
+        let message = proto::Progress {
+            done_bytes,
+            total_bytes,
+            ..proto::Progress::default()
+        };
         if sender.send(Ok(message)).await.is_err() {
             return;
         }
     }
 }
 
-async fn finish(sender: &mpsc::Sender<Result<proto::Progress, Status>>, done: Result<Done, Failure>) {
-    let message = done.map_err(|failure| status_of(&failure)).map(|done| proto::Progress {
-        result: done.text,
-        result_json: done.json.to_string(),
-        ..proto::Progress::default()
-    });
+async fn finish(
+    sender: &mpsc::Sender<Result<proto::Progress, Status>>,
+    done: Result<Done, Failure>,
+) {
+    let message = done
+        .map_err(|failure| status_of(&failure))
+        .map(|done| proto::Progress {
+            result: done.text,
+            result_json: done.json.to_string(),
+            ..proto::Progress::default()
+        });
     // A client that is gone needs no answer.
     let _ = sender.send(message).await;
 }

@@ -7,7 +7,7 @@ use crate::model::{Failure, FailureKind};
 use crate::seed::{Ingest, LocalCatalog, LocalSource};
 use crate::source::{Catalog, Source};
 use crate::store::{Store, StoreConfig, StoreError};
-use crate::swarm::{Slots, Swarm, SwarmConfig};
+use crate::swarm::{Swarm, SwarmConfig};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,12 +20,14 @@ pub struct Engine {
     pub store: Store,
     pub catalog: Arc<dyn Catalog>,
     pub fetcher: Arc<Fetcher>,
-    pub swarm: Option<Arc<Swarm>>,
 }
 
 /// Opens a cache; another process's is told apart by [`StoreError::Owned`].
 pub fn open_store(cache: &CacheConfig) -> Result<Store, StoreError> {
-    Store::open(&StoreConfig { dir: cache.dir.clone(), limit_bytes: cache.limit_bytes })
+    Store::open(&StoreConfig {
+        dir: cache.dir.clone(),
+        limit_bytes: cache.limit_bytes,
+    })
 }
 
 impl From<StoreError> for Failure {
@@ -51,12 +53,16 @@ pub fn hubs(config: &HubsConfig) -> Result<Arc<Hubs>, Failure> {
 
 impl Engine {
     /// A process that is its own seed.
-    pub fn local(store: Store, config: &HubsConfig, read_timeout: Duration) -> Result<Engine, Failure> {
+    pub fn local(
+        store: Store,
+        config: &HubsConfig,
+        read_timeout: Duration,
+    ) -> Result<Engine, Failure> {
         let hubs = hubs(config)?;
         let origin = Ingest::new(store.clone(), hubs.clone());
         let source = Arc::new(LocalSource::new(Arc::new(origin)));
         let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs));
-        Ok(Engine::new(store, catalog, source, None, read_timeout))
+        Ok(Engine::new(store, catalog, source, read_timeout))
     }
 
     /// A process that reads through seeds and peers, and gives to peers.
@@ -68,30 +74,37 @@ impl Engine {
         shutdown: CancellationToken,
     ) -> Result<Engine, Failure> {
         let listener = bind(config.listen).await?;
-        let bound = listener.local_addr().map_err(|error| address_failure(config.listen, &error))?;
+        let bound = listener
+            .local_addr()
+            .map_err(|error| address_failure(config.listen, &error))?;
         let advertised = config.advertise.unwrap_or_else(|| advertised(bound));
         tracing::info!(listen = %bound, %advertised, seeds = ?config.seeds, "joining the swarm");
         let seeds = config.seeds.clone();
-        let config = SwarmConfig { node_id, seeds, piece_addr: advertised, slots: Slots::of_node() };
+        let config = SwarmConfig::new(node_id, seeds, advertised);
         let swarm = Swarm::start(config, store.clone(), listener, shutdown)?;
-        Ok(Engine::new(store, swarm.clone(), swarm.clone(), Some(swarm), read_timeout))
+        Ok(Engine::new(store, swarm.clone(), swarm, read_timeout))
     }
 
     fn new(
         store: Store,
         catalog: Arc<dyn Catalog>,
         source: Arc<dyn Source>,
-        swarm: Option<Arc<Swarm>>,
         read_timeout: Duration,
     ) -> Engine {
         let fetcher = Fetcher::new(store.clone(), source, FetchConfig { read_timeout });
-        Engine { store, catalog, fetcher, swarm }
+        Engine {
+            store,
+            catalog,
+            fetcher,
+        }
     }
 }
 
 /// Binds an address, or says which and what to do.
 pub async fn bind(addr: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(addr).await.map_err(|error| address_failure(addr, &error))
+    TcpListener::bind(addr)
+        .await
+        .map_err(|error| address_failure(addr, &error))
 }
 
 fn address_failure(addr: SocketAddr, error: &std::io::Error) -> Failure {
@@ -99,7 +112,10 @@ fn address_failure(addr: SocketAddr, error: &std::io::Error) -> Failure {
         std::io::ErrorKind::AddrInUse => ": another process listens there, choose another port",
         _ => "",
     };
-    Failure::new(FailureKind::Internal, format!("cannot listen on {addr}: {error}{remedy}"))
+    Failure::new(
+        FailureKind::Internal,
+        format!("cannot listen on {addr}: {error}{remedy}"),
+    )
 }
 
 /// What peers are told when nothing is configured: the address bound, or this host's own where that is

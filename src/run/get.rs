@@ -3,9 +3,9 @@
 use super::command::{self, Done, Request};
 use super::engine::{Engine, open_store};
 use super::{attach, ops, signal};
-use crate::run::progress::Progress;
 use crate::config::GetConfig;
 use crate::model::{Failure, FailureKind, Prefetch};
+use crate::run::progress::Progress;
 use crate::run::status::StatusSource;
 use crate::store::StoreError;
 use std::time::Duration;
@@ -47,7 +47,9 @@ pub async fn resolve(config: GetConfig) -> Result<(), Failure> {
             let shutdown = CancellationToken::new();
             let (engine, _) = engine(store, &config, &shutdown).await?;
             let request = request(&config);
-            command::resolve(&engine, &request).await?.describe(&request.view)
+            command::resolve(&engine, &request)
+                .await?
+                .describe(&request.view)
         }
         Err(StoreError::Owned { dir }) => attach::resolve(&dir, &request(&config)).await?,
         Err(error) => return Err(error.into()),
@@ -61,13 +63,26 @@ async fn engine(
     config: &GetConfig,
     shutdown: &CancellationToken,
 ) -> Result<(Engine, ()), Failure> {
-    let status = StatusSource { role: "get", store: store.clone(), mounts: None };
+    let status = StatusSource {
+        role: "get",
+        store: store.clone(),
+        mounts: None,
+    };
     if let Some(addr) = config.http {
         ops::serve(addr, status, ops::Ready::default(), shutdown.clone()).await?;
     }
     let engine = match &config.peer {
         None => Engine::local(store, &config.hubs, TIMEOUT)?,
-        Some(peer) => Engine::peer(store, peer, super::node::unique_id(), TIMEOUT, shutdown.clone()).await?,
+        Some(peer) => {
+            Engine::peer(
+                store,
+                peer,
+                super::node::unique_id(),
+                TIMEOUT,
+                shutdown.clone(),
+            )
+            .await?
+        }
     };
     Ok((engine, ()))
 }

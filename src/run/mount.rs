@@ -25,7 +25,9 @@ const MOUNTS_WAITING: usize = 16;
 pub async fn mount(config: MountConfig) -> Result<ExitCode, Failure> {
     let request = request(&config)?;
     match open_store(&config.cache) {
-        Ok(store) if config.foreground => hold(store, &config, request).await.map(|()| ExitCode::SUCCESS),
+        Ok(store) if config.foreground => hold(store, &config, request)
+            .await
+            .map(|()| ExitCode::SUCCESS),
         // The background process takes the lock that goes with this handle.
         Ok(store) => {
             drop(store);
@@ -41,7 +43,10 @@ pub async fn mount(config: MountConfig) -> Result<ExitCode, Failure> {
 
 fn request(config: &MountConfig) -> Result<Request, Failure> {
     let dir = std::fs::canonicalize(&config.dir).map_err(|error| {
-        let message = format!("mount point {}: {error}: create the directory first", config.dir.display());
+        let message = format!(
+            "mount point {}: {error}: create the directory first",
+            config.dir.display()
+        );
         Failure::new(FailureKind::BadReference, message)
     })?;
     Ok(Request {
@@ -49,30 +54,53 @@ fn request(config: &MountConfig) -> Result<Request, Failure> {
         view: config.view.clone(),
         token: config.token.clone(),
         dir,
-        prefetch: config.prefetch.parse().map_err(|cause: String| Failure::new(FailureKind::BadReference, cause))?,
+        prefetch: config
+            .prefetch
+            .parse()
+            .map_err(|cause: String| Failure::new(FailureKind::BadReference, cause))?,
     })
 }
 
 /// Runs the same command line in the foreground of a new session and waits for its first line.
 fn in_background(config: &MountConfig) -> Result<ExitCode, Failure> {
-    let internal = |error: std::io::Error| Failure::new(FailureKind::Internal, format!("cannot start the mount process: {error}"));
+    let internal = |error: std::io::Error| {
+        Failure::new(
+            FailureKind::Internal,
+            format!("cannot start the mount process: {error}"),
+        )
+    };
     let log_path = config.cache.dir.join("mount.log");
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(&log_path).map_err(internal)?;
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&log_path)
+        .map_err(internal)?;
     let start = log.metadata().map(|meta| meta.len()).unwrap_or_default();
     let mut command = Command::new(std::env::current_exe().map_err(internal)?);
-    command.args(std::env::args_os().skip(1)).arg("--foreground");
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log);
+    command
+        .args(std::env::args_os().skip(1))
+        .arg("--foreground");
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log);
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     let mut child = command.spawn().map_err(internal)?;
     let mut line = String::new();
     if let Some(stdout) = child.stdout.take() {
-        BufReader::new(stdout).read_line(&mut line).map_err(internal)?;
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .map_err(internal)?;
     }
     if !line.is_empty() {
         print!("{line}");
         return Ok(ExitCode::SUCCESS);
     }
-    let code = child.wait().map_err(internal)?.code().and_then(|code| u8::try_from(code).ok());
+    let code = child
+        .wait()
+        .map_err(internal)?
+        .code()
+        .and_then(|code| u8::try_from(code).ok());
     eprint!("{}", last_line(&log_path, start));
     Ok(ExitCode::from(code.unwrap_or(1)))
 }
@@ -81,7 +109,10 @@ fn in_background(config: &MountConfig) -> Result<ExitCode, Failure> {
 fn last_line(log: &Path, start: u64) -> String {
     let text = std::fs::read(log).unwrap_or_default();
     let text = String::from_utf8_lossy(text.get(start as usize..).unwrap_or_default()).into_owned();
-    text.lines().last().map(|line| format!("{line}\n")).unwrap_or_default()
+    text.lines()
+        .last()
+        .map(|line| format!("{line}\n"))
+        .unwrap_or_default()
 }
 
 /// Holds the mount, and those that other commands ask for, until the last has ended or a signal comes.
@@ -90,21 +121,44 @@ async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<()
     let engine = match &config.peer {
         None => Engine::local(store.clone(), &config.hubs, config.read_timeout)?,
         Some(peer) => {
-            Engine::peer(store.clone(), peer, node::unique_id(), config.read_timeout, shutdown.clone()).await?
+            Engine::peer(
+                store.clone(),
+                peer,
+                node::unique_id(),
+                config.read_timeout,
+                shutdown.clone(),
+            )
+            .await?
         }
     };
     let mounts = Mounts::new(
-        MountsConfig { dir: store.dir().join("mnt") },
+        MountsConfig {
+            dir: store.dir().join("mnt"),
+        },
         engine.fetcher.clone(),
         tokio::runtime::Handle::current(),
     )?;
-    let status = StatusSource { role: "mount", store: store.clone(), mounts: Some(mounts.clone()) };
+    let status = StatusSource {
+        role: "mount",
+        store: store.clone(),
+        mounts: Some(mounts.clone()),
+    };
     if let Some(addr) = config.http {
-        ops::serve(addr, status.clone(), ops::Ready::default(), shutdown.clone()).await?;
+        ops::serve(
+            addr,
+            status.clone(),
+            ops::Ready::default(),
+            shutdown.clone(),
+        )
+        .await?;
     }
     let (mounted, done) = command::mount(&engine, &mounts, &request).await?;
     let (keep, asked) = mpsc::channel(MOUNTS_WAITING);
-    let service = ControlService { engine, status, mounts: Some((mounts.clone(), keep)) };
+    let service = ControlService {
+        engine,
+        status,
+        mounts: Some((mounts.clone(), keep)),
+    };
     control::serve(store.dir(), service, shutdown.clone())?;
     print(done, config.json);
     watch(mounted, asked, &shutdown).await;
@@ -113,7 +167,11 @@ async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<()
 }
 
 /// Waits for all mounts to end; on a signal ends them.
-async fn watch(first: DirectMount, mut asked: mpsc::Receiver<DirectMount>, shutdown: &CancellationToken) {
+async fn watch(
+    first: DirectMount,
+    mut asked: mpsc::Receiver<DirectMount>,
+    shutdown: &CancellationToken,
+) {
     let mut held = JoinSet::new();
     held.spawn(until_ended(first, shutdown.clone()));
     while !held.is_empty() {
@@ -147,10 +205,14 @@ async fn until_ended(mounted: DirectMount, shutdown: CancellationToken) {
 /// Ends a mount of this program. Its owner notices and goes when it was the last.
 pub fn unmount(dir: &Path) -> Result<(), Failure> {
     let fail = |message: String| Failure::new(FailureKind::NotFound, message);
-    let dir = std::path::absolute(dir).map_err(|error| fail(format!("{}: {error}", dir.display())))?;
+    let dir =
+        std::path::absolute(dir).map_err(|error| fail(format!("{}: {error}", dir.display())))?;
     let ours = |line: &info::MountLine| line.fstype == info::FSTYPE;
     match info::on(&dir)?.filter(ours) {
         Some(_) => Ok(syscalls::detach(&dir)?),
-        None => Err(fail(format!("{} is not a mount of model-p2p: see `model-p2p status`", dir.display()))),
+        None => Err(fail(format!(
+            "{} is not a mount of model-p2p: see `model-p2p status`",
+            dir.display()
+        ))),
     }
 }

@@ -19,12 +19,21 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     let engine = match &config.peer {
         Some(peer) => {
             let id = config.node_id.clone();
-            Engine::peer(store.clone(), peer, id, config.read_timeout, shutdown.clone()).await?
+            Engine::peer(
+                store.clone(),
+                peer,
+                id,
+                config.read_timeout,
+                shutdown.clone(),
+            )
+            .await?
         }
         None => Engine::local(store.clone(), &config.hubs, config.read_timeout)?,
     };
     let mounts = Mounts::new(
-        MountsConfig { dir: mount_dir(&config)? },
+        MountsConfig {
+            dir: mount_dir(&config)?,
+        },
         engine.fetcher.clone(),
         tokio::runtime::Handle::current(),
     )?;
@@ -32,10 +41,17 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
         tracing::warn!(target = %target.display(), "took down a mount of an earlier process");
     }
     let ready = ops::Ready::default();
-    let status = StatusSource { role: "node", store: store.clone(), mounts: Some(mounts.clone()) };
+    let status = StatusSource {
+        role: "node",
+        store: store.clone(),
+        mounts: Some(mounts.clone()),
+    };
     let (keep, asked) = mpsc::channel(16);
-    let service =
-        ControlService { engine: engine.clone(), status: status.clone(), mounts: Some((mounts.clone(), keep)) };
+    let service = ControlService {
+        engine: engine.clone(),
+        status: status.clone(),
+        mounts: Some((mounts.clone(), keep)),
+    };
     control::serve(store.dir(), service, shutdown.clone())?;
     let held = tokio::spawn(mount::hold_until_ended(asked, shutdown.clone()));
     // Bound before anything says that the node is ready.
@@ -46,7 +62,13 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     tracing::info!(node = config.node_id, csi = config.csi_endpoint, %http, "node is up");
     readiness.set(true);
     ready.set();
-    let served = csi::serve(csi::Config::default(), services, socket, shutdown.cancelled_owned()).await;
+    let served = csi::serve(
+        csi::Config::default(),
+        services,
+        socket,
+        shutdown.cancelled_owned(),
+    )
+    .await;
     drop(held);
     served.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
 }
@@ -59,11 +81,19 @@ fn services(
 ) -> Result<csi::Services, Failure> {
     let records = |table| Arc::new(csi::IndexRecords::new(engine.store.clone(), table));
     let publisher = Arc::new(csi::MountPublisher(mounts.clone()));
-    let node = csi::Node::new(engine.catalog.clone(), publisher, records("node-volumes"), &config.node_id)
-        .map_err(|error| Failure::new(FailureKind::BadReference, error.to_string()))?;
+    let node = csi::Node::new(
+        engine.catalog.clone(),
+        publisher,
+        records("node-volumes"),
+        &config.node_id,
+    )
+    .map_err(|error| Failure::new(FailureKind::BadReference, error.to_string()))?;
     let services = csi::Services::new(readiness).with_node(node);
     Ok(match config.all_in_one {
-        true => services.with_controller(csi::Controller::new(engine.catalog.clone(), records("controller-volumes"))),
+        true => services.with_controller(csi::Controller::new(
+            engine.catalog.clone(),
+            records("controller-volumes"),
+        )),
         false => services,
     })
 }
@@ -88,11 +118,21 @@ fn mount_dir(config: &NodeConfig) -> Result<PathBuf, Failure> {
         return Ok(dir.clone());
     }
     let endpoint: csi::Endpoint = config.csi_endpoint.parse().map_err(socket_failure)?;
-    Ok(endpoint.path().parent().unwrap_or(Path::new("/")).join("mnt"))
+    Ok(endpoint
+        .path()
+        .parent()
+        .unwrap_or(Path::new("/"))
+        .join("mnt"))
 }
 
 /// A peer's name that no other process has: two commands on one host are two peers.
 pub fn unique_id() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    format!("{}-{:08x}", host.unwrap_or_else(|| "host".into()), rand::random::<u32>())
+    let host = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    format!(
+        "{}-{:08x}",
+        host.unwrap_or_else(|| "host".into()),
+        rand::random::<u32>()
+    )
 }

@@ -48,7 +48,10 @@ pub async fn serve(
 }
 
 async fn metrics() -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], METRICS.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
+        METRICS.render(),
+    )
 }
 
 async fn readyz(State(ready): State<Ready>) -> impl IntoResponse {
@@ -59,5 +62,8 @@ async fn readyz(State(ready): State<Ready>) -> impl IntoResponse {
 }
 
 async fn api_status(State(status): State<StatusSource>) -> impl IntoResponse {
-    ([(header::CONTENT_TYPE, "application/json")], status.json().to_string())
+    (
+        [(header::CONTENT_TYPE, "application/json")],
+        status.json().to_string(),
+    )
 }

@@ -23,7 +23,11 @@ impl Progress {
             );
             bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
         });
-        Progress { bar, started: Instant::now(), last_line: Instant::now() }
+        Progress {
+            bar,
+            started: Instant::now(),
+            last_line: Instant::now(),
+        }
     }
 
     pub fn update(&mut self, done: u64, total: u64) {
@@ -52,7 +56,12 @@ impl Default for Progress {
 fn line(done: u64, total: u64, elapsed: Duration) -> String {
     let rate = done as f64 / elapsed.as_secs_f64().max(1e-3);
     let eta = total.saturating_sub(done) as f64 / rate.max(1.0);
-    format!("{} of {}, {}/s, {eta:.0} s to go", bytes(done), bytes(total), bytes(rate as u64))
+    format!(
+        "{} of {}, {}/s, {eta:.0} s to go",
+        bytes(done),
+        bytes(total),
+        bytes(rate as u64)
+    )
 }
 
 /// A byte count as people read it: 1.4 GB.
@@ -64,7 +73,11 @@ pub fn bytes(count: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", units[unit]) }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", units[unit])
+    }
 }
 
 #[cfg(test)]
@@ -73,9 +86,17 @@ mod tests {
 
     #[test]
     fn counts_and_rates_read_well() {
-        for (count, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (90_868_376, "90.9 MB")] {
+        for (count, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (90_868_376, "90.9 MB"),
+        ] {
             assert_eq!(bytes(count), text);
         }
-        assert_eq!(line(500_000, 1_000_000, Duration::from_secs(1)), "500.0 kB of 1.0 MB, 500.0 kB/s, 1 s to go");
+        assert_eq!(
+            line(500_000, 1_000_000, Duration::from_secs(1)),
+            "500.0 kB of 1.0 MB, 500.0 kB/s, 1 s to go"
+        );
     }
 }

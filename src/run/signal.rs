@@ -6,8 +6,12 @@ use tokio_util::sync::CancellationToken;
 
 /// A token that SIGINT and SIGTERM cancel.
 pub fn shutdown() -> Result<CancellationToken, Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::new(FailureKind::Internal, error.to_string()));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let listen =
+        |kind| signal(kind).map_err(|error| Failure::new(FailureKind::Internal, error.to_string()));
+    let (mut interrupt, mut terminate) = (
+        listen(SignalKind::interrupt())?,
+        listen(SignalKind::terminate())?,
+    );
     let token = CancellationToken::new();
     let cancel = token.clone();
     tokio::spawn(async move {

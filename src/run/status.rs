@@ -1,11 +1,11 @@
 //! What a process holds and does, as one JSON object and as a page of text.
 
 use super::attach;
-use crate::run::progress::bytes;
 use crate::config::CacheConfig;
 use crate::metrics::METRICS;
 use crate::model::Failure;
 use crate::mount::Mounts;
+use crate::run::progress::bytes;
 use crate::store::{Store, StoreError};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -45,10 +45,16 @@ impl StatusSource {
     /// Every revision this cache knows, with how much of it is here.
     fn models(&self) -> Vec<Value> {
         let pins = self.store.index().pins().unwrap_or_default();
-        let listings = pins.iter().filter_map(|pin| self.store.index().listing(pin).ok().flatten());
+        let listings = pins
+            .iter()
+            .filter_map(|pin| self.store.index().listing(pin).ok().flatten());
         listings
             .map(|listing| {
-                let here = listing.files().iter().map(|file| self.store.bytes_here(file.key)).sum::<u64>();
+                let here = listing
+                    .files()
+                    .iter()
+                    .map(|file| self.store.bytes_here(file.key))
+                    .sum::<u64>();
                 json!({
                     "pin": listing.pin().to_string(),
                     "files": listing.files().len(),
@@ -68,7 +74,12 @@ fn mounts_json(mounts: &Mounts) -> Vec<Value> {
 /// Prints the status of the cache's owner, or of the cache itself when nobody owns it.
 pub async fn status(cache: CacheConfig, as_json: bool) -> Result<(), Failure> {
     let value = match super::engine::open_store(&cache) {
-        Ok(store) => StatusSource { role: "none", store, mounts: None }.json(),
+        Ok(store) => StatusSource {
+            role: "none",
+            store,
+            mounts: None,
+        }
+        .json(),
         Err(StoreError::Owned { .. }) => attach::status(&cache.dir).await?,
         Err(error) => return Err(error.into()),
     };
@@ -83,7 +94,12 @@ fn page(status: &Value) -> String {
     let mut out = String::new();
     let number = |value: &Value| bytes(value.as_u64().unwrap_or_default());
     let cache = &status["cache"];
-    let _ = writeln!(out, "role    {} (pid {})", text(&status["role"]), status["pid"]);
+    let _ = writeln!(
+        out,
+        "role    {} (pid {})",
+        text(&status["role"]),
+        status["pid"]
+    );
     let _ = writeln!(
         out,
         "cache   {}: {} of {} in {} files",
@@ -102,11 +118,22 @@ fn page(status: &Value) -> String {
     );
     for model in status["models"].as_array().into_iter().flatten() {
         let (here, all) = (number(&model["bytes_here"]), number(&model["bytes"]));
-        let _ = writeln!(out, "model   {}: {here} of {all} in {} files", text(&model["pin"]), model["files"]);
+        let _ = writeln!(
+            out,
+            "model   {}: {here} of {all} in {} files",
+            text(&model["pin"]),
+            model["files"]
+        );
     }
     for mount in status["mounts"].as_array().into_iter().flatten() {
         for target in mount["targets"].as_array().into_iter().flatten() {
-            let _ = writeln!(out, "mount   {} at {} ({})", text(&mount["pin"]), text(target), text(&mount["mode"]));
+            let _ = writeln!(
+                out,
+                "mount   {} at {} ({})",
+                text(&mount["pin"]),
+                text(target),
+                text(&mount["mode"])
+            );
         }
     }
     out

@@ -1,6 +1,7 @@
 //! Real processes on loopback: a hub double, a seed, nodes. Each cluster has addresses of its own, so that
 //! tests run beside each other; everything it started ends with it, also after a panic.
 
+use super::hub::Stats;
 use super::kubelet::Kubelet;
 use serde_json::Value;
 use std::collections::HashMap;
@@ -39,6 +40,16 @@ pub struct HubProcess {
     pub url: String,
 }
 
+/// What a repository has cost its hub.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cost {
+    pub requests: u64,
+    /// Bytes of content given.
+    pub given: u64,
+    /// Bytes of content there are, in the files that were asked for.
+    pub size: u64,
+}
+
 /// A node with its CSI socket.
 pub struct Node {
     pub process: Process,
@@ -57,14 +68,23 @@ impl Cluster {
         // 127.x.y.*: x and y from pid and number; two clusters alive at once differ in one of them.
         let spread = pid.wrapping_mul(31).wrapping_add(number);
         let net = (((spread >> 8) % 200) as u8 + 10, (spread & 0xff) as u8);
-        Ok(Cluster { dir: dir.canonicalize()?, net, bin: bin.to_owned(), hosts: 1 })
+        Ok(Cluster {
+            dir: dir.canonicalize()?,
+            net,
+            bin: bin.to_owned(),
+            hosts: 1,
+        })
     }
 
     /// The programs beside the running test or demo.
     pub fn bin_dir() -> PathBuf {
         let exe = std::env::current_exe().unwrap_or_default();
         let dir = exe.parent().unwrap_or(Path::new(".")).to_owned();
-        if dir.ends_with("deps") { dir.parent().map(Path::to_owned).unwrap_or(dir) } else { dir }
+        if dir.ends_with("deps") {
+            dir.parent().map(Path::to_owned).unwrap_or(dir)
+        } else {
+            dir
+        }
     }
 
     fn host(&mut self) -> Ipv4Addr {
@@ -80,7 +100,12 @@ impl Cluster {
     pub async fn hub(&mut self, args: &[String]) -> HubProcess {
         let host = self.host();
         let mut command = vec![self.bin.join("testhub").display().to_string()];
-        command.extend(["--listen".into(), format!("{host}:0"), "--cdn".into(), format!("{}:0", self.host())]);
+        command.extend([
+            "--listen".into(),
+            format!("{host}:0"),
+            "--cdn".into(),
+            format!("{}:0", self.host()),
+        ]);
         command.extend(args.iter().cloned());
         let mut process = Process::start("hub", command, &self.dir, None, Stdio::piped());
         let stdout = process.child.stdout.take().expect("a piped stdout");
@@ -89,26 +114,47 @@ impl Cluster {
             BufReader::new(stdout).read_line(&mut line).map(|_| line)
         });
         let line = line.await.expect("no panic").expect("the hub's first line");
-        let ready: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("hub: {}", process.log_text()));
-        HubProcess { process, url: ready["url"].as_str().expect("a url").to_owned() }
+        let ready: Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("hub: {}", process.log_text()));
+        HubProcess {
+            process,
+            url: ready["url"].as_str().expect("a url").to_owned(),
+        }
     }
 
     /// Starts a seed on `cache` that reads from `hub`; `extra` arguments go last.
     pub async fn seed(&mut self, hub: &HubProcess, extra: &[&str]) -> Seed {
         let host = self.host();
-        let (control, http) = (SocketAddr::from((host, 7440)), SocketAddr::from((host, 7442)));
+        let (control, http) = (
+            SocketAddr::from((host, 7440)),
+            SocketAddr::from((host, 7442)),
+        );
         let cache = self.dir.join("seed");
         let mut command = vec![self.program().display().to_string()];
         for arg in ["seed", "--insecure", "--name", "seed-0"] {
             command.push(arg.into());
         }
-        command.extend(["--control".into(), control.to_string(), "--listen".into(), format!("{host}:7441")]);
-        command.extend(["--http".into(), http.to_string(), "--hub".into(), format!("hf={}", hub.url)]);
+        command.extend([
+            "--control".into(),
+            control.to_string(),
+            "--listen".into(),
+            format!("{host}:7441"),
+        ]);
+        command.extend([
+            "--http".into(),
+            http.to_string(),
+            "--hub".into(),
+            format!("hf={}", hub.url),
+        ]);
         command.extend(["--cache-dir".into(), cache.display().to_string()]);
         command.extend(extra.iter().map(|arg| arg.to_string()));
         let mut process = Process::start("seed", command, &self.dir, Some(http), Stdio::null());
         process.ready().await;
-        Seed { process, control: control.to_string(), cache }
+        Seed {
+            process,
+            control: control.to_string(),
+            cache,
+        }
     }
 
     /// Starts a node that reads through `seed`.
@@ -125,14 +171,29 @@ impl Cluster {
         std::fs::create_dir_all(dir.join("pods")).expect("a folder for the node");
         let socket = dir.join("csi.sock");
         let mut command = vec![self.program().display().to_string(), "node".into()];
-        command.extend(["--node-id".into(), name.into(), "--listen".into(), format!("{host}:7441")]);
+        command.extend([
+            "--node-id".into(),
+            name.into(),
+            "--listen".into(),
+            format!("{host}:7441"),
+        ]);
         command.extend(["--http".into(), http.to_string()]);
-        command.extend(["--csi-endpoint".into(), format!("unix://{}", socket.display())]);
-        command.extend(["--cache-dir".into(), dir.join("cache").display().to_string()]);
+        command.extend([
+            "--csi-endpoint".into(),
+            format!("unix://{}", socket.display()),
+        ]);
+        command.extend([
+            "--cache-dir".into(),
+            dir.join("cache").display().to_string(),
+        ]);
         command.extend(args.iter().map(|arg| arg.to_string()));
         let mut process = Process::start(name, command, &self.dir, Some(http), Stdio::null());
         process.ready().await;
-        Node { process, dir, socket }
+        Node {
+            process,
+            dir,
+            socket,
+        }
     }
 }
 
@@ -158,10 +219,22 @@ pub struct Seed {
 }
 
 impl Process {
-    fn start(name: &str, command: Vec<String>, dir: &Path, http: Option<SocketAddr>, stdout: Stdio) -> Process {
+    fn start(
+        name: &str,
+        command: Vec<String>,
+        dir: &Path,
+        http: Option<SocketAddr>,
+        stdout: Stdio,
+    ) -> Process {
         let log = dir.join(format!("{name}.log"));
         let child = spawn(&command, &log, stdout);
-        Process { name: name.into(), child, command, log, http }
+        Process {
+            name: name.into(),
+            child,
+            command,
+            log,
+            http,
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -175,10 +248,19 @@ impl Process {
     /// Waits until the process says it is ready.
     async fn ready(&mut self) {
         let started = Instant::now();
-        while self.get("/readyz").await.is_none_or(|(code, _)| code != 200) {
+        while self
+            .get("/readyz")
+            .await
+            .is_none_or(|(code, _)| code != 200)
+        {
             let ended = self.child.try_wait().expect("our child");
             assert!(ended.is_none(), "{} ended: {}", self.name, self.log_text());
-            assert!(started.elapsed() < START_MAX, "{} is not ready: {}", self.name, self.log_text());
+            assert!(
+                started.elapsed() < START_MAX,
+                "{} is not ready: {}",
+                self.name,
+                self.log_text()
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -197,8 +279,12 @@ impl Process {
     /// One counter from `/metrics`, summed over the label sets that contain `labels`.
     pub async fn metric(&self, name: &str, labels: &str) -> u64 {
         let (_, text) = self.get("/metrics").await.expect("metrics");
-        let lines = text.lines().filter(|line| line.starts_with(&format!("model_p2p_{name}")) && line.contains(labels));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(&format!("model_p2p_{name}")) && line.contains(labels));
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum::<f64>() as u64
     }
 
     /// SIGKILL, and waits for the end.
@@ -215,7 +301,9 @@ impl Process {
         loop {
             match self.child.try_wait().expect("our child") {
                 Some(status) => return status.code(),
-                None if started.elapsed() > START_MAX => panic!("{} does not end: {}", self.name, self.log_text()),
+                None if started.elapsed() > START_MAX => {
+                    panic!("{} does not end: {}", self.name, self.log_text())
+                }
                 None => tokio::time::sleep(Duration::from_millis(5)).await,
             }
         }
@@ -230,13 +318,34 @@ impl Process {
 
     /// User and system CPU seconds so far, and the peak resident set in bytes.
     pub fn usage(&self) -> (f64, u64) {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or_default();
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+        let stat =
+            std::fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap_or_default();
+        let fields: Vec<&str> = stat
+            .rsplit(") ")
+            .next()
+            .unwrap_or_default()
+            .split(' ')
+            .collect();
+        let ticks = |at: usize| {
+            fields
+                .get(at)
+                .and_then(|field| field.parse::<f64>().ok())
+                .unwrap_or_default()
+        };
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let peak = status.lines().find_map(|line| {
+            line.strip_prefix("VmHWM:")?
+                .trim()
+                .strip_suffix(" kB")?
+                .parse::<u64>()
+                .ok()
+        });
         // USER_HZ is 100 on every Linux.
-        ((ticks(11) + ticks(12)) / 100.0, peak.unwrap_or_default() * 1024)
+        (
+            (ticks(11) + ticks(12)) / 100.0,
+            peak.unwrap_or_default() * 1024,
+        )
     }
 }
 
@@ -247,18 +356,43 @@ impl Drop for Process {
 }
 
 fn spawn(command: &[String], log: &Path, stdout: Stdio) -> Child {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(log).expect("a log file");
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .expect("a log file");
     let mut spawned = Command::new(&command[0]);
-    spawned.args(&command[1..]).stdin(Stdio::null()).stdout(stdout).stderr(log);
-    spawned.env_remove("HF_TOKEN").env_remove("HF_ENDPOINT").env("HOME", "/nonexistent");
-    spawned.spawn().unwrap_or_else(|error| panic!("{}: {error}: build the programs first", command[0]))
+    spawned
+        .args(&command[1..])
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .stderr(log);
+    spawned
+        .env_remove("HF_TOKEN")
+        .env_remove("HF_ENDPOINT")
+        .env("HOME", "/nonexistent");
+    spawned
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}: build the programs first", command[0]))
 }
 
 impl HubProcess {
     /// What the hub has counted since its last reset.
-    pub async fn stats(&self) -> Value {
-        let (_, body) = http_get(&format!("{}/_test/stats", self.url)).await.expect("the hub's statistics");
+    pub async fn stats(&self) -> Stats {
+        let (_, body) = http_get(&format!("{}/_test/stats", self.url))
+            .await
+            .expect("the hub's statistics");
         serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// What one repository has cost: all requests, bytes given, and the bytes it has.
+    pub async fn cost(&self, repo: &str) -> Cost {
+        let repo = self.stats().await.repo(repo);
+        Cost {
+            requests: repo.requests.values().sum(),
+            given: repo.hub_bytes + repo.cdn_bytes,
+            size: repo.files.values().map(|file| file.size).sum(),
+        }
     }
 
     /// Sets counters to zero.
@@ -279,8 +413,14 @@ async fn http_get(url: &str) -> Option<(u16, String)> {
 }
 
 async fn http_post(url: &str, body: &str) {
-    let request = reqwest::Client::new().post(url).header("content-type", "application/json");
-    let answer = request.body(body.to_owned()).send().await.expect("the hub answers");
+    let request = reqwest::Client::new()
+        .post(url)
+        .header("content-type", "application/json");
+    let answer = request
+        .body(body.to_owned())
+        .send()
+        .await
+        .expect("the hub answers");
     assert!(answer.status().is_success(), "{url}: {}", answer.status());
 }
 
@@ -300,14 +440,24 @@ impl Node {
     pub async fn publish(&self, pod: &str, model: &str) -> PathBuf {
         let target = self.target(pod);
         let volume = format!("csi-{pod}");
-        let published = self.kubelet().await.publish_inline(&volume, &[("model", model)], None, &target).await;
-        published.unwrap_or_else(|status| panic!("publish {model}: {status:?}\n{}", self.process.log_text()));
+        let published = self
+            .kubelet()
+            .await
+            .publish_inline(&volume, &[("model", model)], None, &target)
+            .await;
+        published.unwrap_or_else(|status| {
+            panic!("publish {model}: {status:?}\n{}", self.process.log_text())
+        });
         target
     }
 
     pub async fn unpublish(&self, pod: &str) {
         let target = self.target(pod);
-        self.kubelet().await.unpublish(&format!("csi-{pod}"), &target).await.expect("unpublish");
+        self.kubelet()
+            .await
+            .unpublish(&format!("csi-{pod}"), &target)
+            .await
+            .expect("unpublish");
     }
 }
 
@@ -318,7 +468,9 @@ pub struct Tools {
 
 impl Tools {
     pub fn new(dir: &Path) -> Tools {
-        Tools { dir: dir.to_owned() }
+        Tools {
+            dir: dir.to_owned(),
+        }
     }
 
     pub fn sample(&self, layout: &str) -> PathBuf {
@@ -383,7 +535,11 @@ pub fn digests(root: &Path) -> HashMap<String, String> {
                 folders.push(path);
                 continue;
             }
-            let name = path.strip_prefix(root).expect("below").display().to_string();
+            let name = path
+                .strip_prefix(root)
+                .expect("below")
+                .display()
+                .to_string();
             found.insert(name, sha256(&path));
         }
     }

@@ -25,7 +25,9 @@ impl Kubelet {
             async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
         });
         let endpoint = Endpoint::from_static("http://localhost");
-        Ok(Kubelet { channel: endpoint.connect_with_connector(connector).await? })
+        Ok(Kubelet {
+            channel: endpoint.connect_with_connector(connector).await?,
+        })
     }
 
     /// Publishes an inline volume of a model.
@@ -36,8 +38,10 @@ impl Kubelet {
         token: Option<&str>,
         target: &Path,
     ) -> Result<(), Status> {
-        let mut context: HashMap<String, String> =
-            attributes.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let mut context: HashMap<String, String> = attributes
+            .iter()
+            .map(|(key, value)| (key.to_string(), value.to_string()))
+            .collect();
         context.insert("csi.storage.k8s.io/ephemeral".into(), "true".into());
         self.publish(volume, context, token, target).await
     }
@@ -50,7 +54,10 @@ impl Kubelet {
         token: Option<&str>,
         target: &Path,
     ) -> Result<(), Status> {
-        let secrets = token.map(|token| ("token".to_owned(), token.to_owned())).into_iter().collect();
+        let secrets = token
+            .map(|token| ("token".to_owned(), token.to_owned()))
+            .into_iter()
+            .collect();
         let request = v1::NodePublishVolumeRequest {
             volume_id: volume.into(),
             target_path: target.display().to_string(),
@@ -60,7 +67,10 @@ impl Kubelet {
             volume_context,
             ..Default::default()
         };
-        NodeClient::new(self.channel.clone()).node_publish_volume(request).await.map(|_| ())
+        NodeClient::new(self.channel.clone())
+            .node_publish_volume(request)
+            .await
+            .map(|_| ())
     }
 
     pub async fn unpublish(&self, volume: &str, target: &Path) -> Result<(), Status> {
@@ -68,7 +78,10 @@ impl Kubelet {
             volume_id: volume.into(),
             target_path: target.display().to_string(),
         };
-        NodeClient::new(self.channel.clone()).node_unpublish_volume(request).await.map(|_| ())
+        NodeClient::new(self.channel.clone())
+            .node_unpublish_volume(request)
+            .await
+            .map(|_| ())
     }
 
     /// Creates a volume of a model as the provisioner does for a claim; returns its id and context.
@@ -80,11 +93,19 @@ impl Kubelet {
         let request = v1::CreateVolumeRequest {
             name: name.into(),
             volume_capabilities: vec![reader()],
-            parameters: parameters.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect(),
+            parameters: parameters
+                .iter()
+                .map(|(key, value)| (key.to_string(), value.to_string()))
+                .collect(),
             ..Default::default()
         };
-        let answer = ControllerClient::new(self.channel.clone()).create_volume(request).await?.into_inner();
-        let volume = answer.volume.ok_or_else(|| Status::internal("no volume in the answer"))?;
+        let answer = ControllerClient::new(self.channel.clone())
+            .create_volume(request)
+            .await?
+            .into_inner();
+        let volume = answer
+            .volume
+            .ok_or_else(|| Status::internal("no volume in the answer"))?;
         Ok((volume.volume_id, volume.volume_context))
     }
 }
@@ -93,6 +114,8 @@ fn reader() -> v1::VolumeCapability {
     use v1::volume_capability::{AccessMode, AccessType, MountVolume, access_mode};
     v1::VolumeCapability {
         access_type: Some(AccessType::Mount(MountVolume::default())),
-        access_mode: Some(AccessMode { mode: access_mode::Mode::MultiNodeReaderOnly.into() }),
+        access_mode: Some(AccessMode {
+            mode: access_mode::Mode::MultiNodeReaderOnly.into(),
+        }),
     }
 }

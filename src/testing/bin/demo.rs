@@ -4,7 +4,7 @@
 //! with safetensors. The table says what each node saw; the last lines what the hub saw. Exits non-zero if a
 //! byte is wrong, if the hub gave a byte twice, or if more nodes cost it more.
 
-use model_p2p::testing::cluster::{Cluster, HubProcess, Loader, Node, Seed, Tools};
+use model_p2p::testing::cluster::{Cluster, Cost, HubProcess, Loader, Node, Seed, Tools};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,20 +66,22 @@ async fn run(tools: &Tools, base: &Path) -> Vec<String> {
     println!();
     println!(
         "hub: one node cost {} requests and {:.3} of the model's bytes",
-        cost_alone.requests, cost_alone.ratio
+        cost_alone.requests,
+        ratio(&cost_alone)
     );
     println!(
         "hub: three nodes cost {} requests and {:.3} of the model's bytes",
-        cost_three.requests, cost_three.ratio
+        cost_three.requests,
+        ratio(&cost_three)
     );
     println!(
         "hub: the fourth node cost {} requests more",
         cost_four.requests - cost_three.requests
     );
-    if cost_three.ratio != 1.0 || cost_alone.ratio != 1.0 {
+    if ratio(&cost_three) != 1.0 || ratio(&cost_alone) != 1.0 {
         problems.push(format!(
             "the hub gave {:.3} of the model, not 1.000",
-            cost_three.ratio
+            ratio(&cost_three)
         ));
     }
     if cost_three.requests as f64 > cost_alone.requests as f64 * 1.1 {
@@ -102,11 +104,9 @@ struct World {
     nodes: Vec<Node>,
 }
 
-/// What the hub has given.
-struct Cost {
-    requests: u64,
-    /// Bytes given over bytes of the model.
-    ratio: f64,
+/// Bytes given over bytes of the model.
+fn ratio(cost: &Cost) -> f64 {
+    cost.given as f64 / cost.size as f64
 }
 
 impl World {
@@ -167,17 +167,7 @@ impl World {
     }
 
     async fn hub_cost(&self) -> Cost {
-        let stats = self.hub.stats().await;
-        let repo = &stats["repos"][REPO];
-        let number = |name: &str| {
-            repo[name]
-                .as_u64()
-                .unwrap_or_else(|| panic!("{name} in {stats}"))
-        };
-        Cost {
-            requests: number("requests"),
-            ratio: number("content_bytes") as f64 / number("size_bytes") as f64,
-        }
+        self.hub.cost(REPO).await
     }
 }
 
