@@ -98,9 +98,12 @@ pub struct Fetcher {
     files: Mutex<HashMap<FileKey, Weak<OpenFile>>>,
     demand: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
+    /// Files are opened by the kernel's threads, which have no runtime of their own.
+    runtime: tokio::runtime::Handle,
 }
 
 impl Fetcher {
+    /// Must be called within a tokio runtime, which does the work from then on.
     pub fn new(store: Store, source: Arc<dyn Source>, config: FetchConfig) -> Arc<Fetcher> {
         Arc::new(Fetcher {
             store,
@@ -109,6 +112,7 @@ impl Fetcher {
             files: Mutex::default(),
             demand: Arc::new(Semaphore::new(DEMAND_SLOTS)),
             bulk: Arc::new(Semaphore::new(BULK_SLOTS)),
+            runtime: tokio::runtime::Handle::current(),
         })
     }
 
@@ -117,7 +121,6 @@ impl Fetcher {
     }
 
     /// A file to read. All opens of one key in a process share one state: single flight and readers.
-    /// Must be called within a tokio runtime.
     pub fn open(self: &Arc<Fetcher>, file: FileRef) -> Result<Arc<OpenFile>, ReadError> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = files.get(&file.key).and_then(Weak::upgrade) {
@@ -129,6 +132,7 @@ impl Fetcher {
             path: file.path.to_string(),
             source,
         })?;
+        let _runtime = self.runtime.enter();
         let open = OpenFile::new(self.clone(), file.clone(), cached);
         files.insert(file.key, Arc::downgrade(&open));
         Ok(open)

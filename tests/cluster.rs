@@ -123,18 +123,14 @@ async fn three_nodes_at_once_cost_the_hub_one_copy_and_a_fourth_nothing() {
             .expect("no panic");
         assert_eq!(report["files"], json!(original));
     }
-    let (given, size) = (
-        repo_stat(&hub, REPO, "content_bytes").await,
-        repo_stat(&hub, REPO, "size_bytes").await,
-    );
-    assert_eq!(given, size, "the hub gives each byte once");
-    let requests = repo_stat(&hub, REPO, "requests").await;
+    let cost = hub.cost(REPO).await;
+    assert_eq!(cost.given, cost.size, "the hub gives each byte once");
     let fourth = cluster.node("node-4", &seed, &[]).await;
     let dir = fourth.publish("pod", &format!("hf://{REPO}@main")).await;
     assert_eq!(digests(&dir), original);
     assert_eq!(
-        repo_stat(&hub, REPO, "requests").await,
-        requests,
+        hub.cost(REPO).await,
+        cost,
         "a later node costs the hub nothing"
     );
     let mut from_peers = 0;
@@ -249,21 +245,11 @@ async fn the_first_byte_of_a_cold_file_costs_two_hub_requests_and_one_piece() {
         .publish("pod", "hf://big/pattern")
         .await
         .join("model.bin");
-    let before = repo_stat(&one.hub, "big/pattern", "requests").await;
-    assert_eq!(
-        repo_stat(&one.hub, "big/pattern", "content_bytes").await,
-        0,
-        "publish fetches no weights"
-    );
+    let before = one.hub.cost("big/pattern").await;
+    assert_eq!(before.given, 0, "publish fetches no weights");
     read("first", &mounted, &["--pattern", "0"]);
-    assert_eq!(
-        repo_stat(&one.hub, "big/pattern", "requests").await - before,
-        2
-    );
-    assert_eq!(
-        repo_stat(&one.hub, "big/pattern", "content_bytes").await,
-        MIB
-    );
+    let after = one.hub.cost("big/pattern").await;
+    assert_eq!((after.requests - before.requests, after.given), (2, MIB));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -498,11 +484,7 @@ async fn get_downloads_what_the_hubs_own_client_downloads() {
         &["get", &reference, "-o", &ours.display().to_string()],
     );
     assert!(again.status.success());
-    assert_eq!(
-        repo_stat(&hub, REPO, "content_bytes").await,
-        given,
-        "the cache has it"
-    );
+    assert_eq!(hub.cost(REPO).await.given, cost.given, "the cache has it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
