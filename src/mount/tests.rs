@@ -4,11 +4,11 @@
 //! when they are dropped, by abort, so a failed test leaves no reader behind.
 
 use super::*;
+use crate::fs::Mode;
 use crate::fs::tree::Tree;
 use crate::fs::twin::{Twin, TwinFile, TwinProvider, listing};
 use crate::fs::volume::SWITCH_BYTES_MIN;
-use crate::fs::{Mode, Prefetch};
-use crate::model::{Listing, Token, View};
+use crate::model::{Listing, Prefetch, Token, View};
 use crate::store::State;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

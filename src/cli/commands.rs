@@ -1,0 +1,367 @@
+//! The commands' own flags, and the configuration each makes of them.
+
+use super::flags::{
+    CacheArgs, HubArgs, PeerArgs, ReferenceArgs, TokenArgs, ViewArgs, host_name, secure, usage,
+};
+use crate::config::{
+    CacheConfig, ControllerConfig, GetConfig, MountConfig, NodeConfig, SeedConfig,
+};
+use crate::model::{Failure, View};
+use clap::Args;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub struct MountArgs {
+    #[command(flatten)]
+    reference: ReferenceArgs,
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    dir: PathBuf,
+    /// Stay until Ctrl-C, then unmount
+    #[arg(long, env = "MODEL_P2P_FOREGROUND", hide_env = true)]
+    foreground: bool,
+    /// What to bring unasked: demand (nothing), auto (ahead of readers), all
+    #[arg(
+        long,
+        env = "MODEL_P2P_PREFETCH",
+        hide_env = true,
+        default_value = "auto",
+        value_name = "MODE"
+    )]
+    prefetch: String,
+    /// How long a read may wait without progress, in seconds
+    #[arg(
+        long,
+        env = "MODEL_P2P_READ_TIMEOUT",
+        hide_env = true,
+        default_value_t = 600,
+        value_name = "SECONDS"
+    )]
+    read_timeout: u64,
+    #[command(flatten)]
+    view: ViewArgs,
+    #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
+    hubs: HubArgs,
+    #[command(flatten)]
+    peer: PeerArgs,
+    /// Address for peers to fetch from, with --seed [default: a free port]
+    #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address for /metrics, /healthz and /api/v1/status [default: off]
+    #[arg(long, env = "MODEL_P2P_HTTP", hide_env = true, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UnmountArgs {
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    #[command(flatten)]
+    reference: ReferenceArgs,
+    /// Where to put the files [default: ./NAME]
+    #[arg(
+        short,
+        long,
+        env = "MODEL_P2P_OUTPUT",
+        hide_env = true,
+        value_name = "DIR"
+    )]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    view: ViewArgs,
+    #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
+    hubs: HubArgs,
+    #[command(flatten)]
+    peer: PeerArgs,
+    /// Address for peers to fetch from, with --seed [default: a free port]
+    #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address for /metrics, /healthz and /api/v1/status [default: off]
+    #[arg(long, env = "MODEL_P2P_HTTP", hide_env = true, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ResolveArgs {
+    #[command(flatten)]
+    reference: ReferenceArgs,
+    #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
+    hubs: HubArgs,
+    #[command(flatten)]
+    peer: PeerArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// Where kubelet finds the CSI service
+    #[arg(
+        long,
+        env = "MODEL_P2P_CSI_ENDPOINT",
+        hide_env = true,
+        default_value = "unix:///var/lib/kubelet/plugins/csi.model-p2p.dev/csi.sock",
+        value_name = "URL"
+    )]
+    csi_endpoint: String,
+    /// Where FUSE mounts live [default: mnt/ beside the CSI socket]
+    #[arg(long, env = "MODEL_P2P_MOUNT_DIR", hide_env = true, value_name = "DIR")]
+    mount_dir: Option<PathBuf>,
+    /// This node's name [default: the host name]
+    #[arg(long, env = "MODEL_P2P_NODE_ID", hide_env = true, value_name = "NAME")]
+    node_id: Option<String>,
+    /// Also serve the controller service and be one's own seed: for development and conformance tests
+    #[arg(long, env = "MODEL_P2P_ALL_IN_ONE", hide_env = true)]
+    all_in_one: bool,
+    /// Address for peers to fetch from
+    #[arg(
+        long,
+        env = "MODEL_P2P_LISTEN",
+        hide_env = true,
+        default_value = "0.0.0.0:7441",
+        value_name = "ADDR"
+    )]
+    listen: SocketAddr,
+    /// Address that peers are told, where it is not the one listened on
+    #[arg(
+        long,
+        env = "MODEL_P2P_ADVERTISE",
+        hide_env = true,
+        value_name = "ADDR"
+    )]
+    advertise: Option<SocketAddr>,
+    /// Address for /metrics, /healthz, /readyz and /api/v1/status
+    #[arg(
+        long,
+        env = "MODEL_P2P_HTTP",
+        hide_env = true,
+        default_value = "0.0.0.0:7442",
+        value_name = "ADDR"
+    )]
+    http: SocketAddr,
+    /// How long a read may wait without progress, in seconds
+    #[arg(
+        long,
+        env = "MODEL_P2P_READ_TIMEOUT",
+        hide_env = true,
+        default_value_t = 600,
+        value_name = "SECONDS"
+    )]
+    read_timeout: u64,
+    #[command(flatten)]
+    peer: PeerArgs,
+    #[command(flatten)]
+    hubs: HubArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SeedArgs {
+    /// This seed's name among the seeds [default: the host name]
+    #[arg(long, env = "MODEL_P2P_NAME", hide_env = true, value_name = "NAME")]
+    name: Option<String>,
+    /// Address for nodes and controllers (gRPC)
+    #[arg(
+        long,
+        env = "MODEL_P2P_CONTROL",
+        hide_env = true,
+        default_value = "0.0.0.0:7440",
+        value_name = "ADDR"
+    )]
+    control: SocketAddr,
+    /// Address for pieces (HTTP/1.1)
+    #[arg(
+        long,
+        env = "MODEL_P2P_LISTEN",
+        hide_env = true,
+        default_value = "0.0.0.0:7441",
+        value_name = "ADDR"
+    )]
+    listen: SocketAddr,
+    /// Address for /metrics, /healthz, /readyz and /api/v1/status
+    #[arg(
+        long,
+        env = "MODEL_P2P_HTTP",
+        hide_env = true,
+        default_value = "0.0.0.0:7442",
+        value_name = "ADDR"
+    )]
+    http: SocketAddr,
+    /// Talk to nodes without TLS; tokens are then accepted over loopback only
+    #[arg(long, env = "MODEL_P2P_INSECURE", hide_env = true)]
+    insecure: bool,
+    #[command(flatten)]
+    hubs: HubArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ControllerArgs {
+    /// Where the provisioner finds the CSI service
+    #[arg(
+        long,
+        env = "MODEL_P2P_CSI_ENDPOINT",
+        hide_env = true,
+        default_value = "unix:///csi/csi.sock",
+        value_name = "URL"
+    )]
+    csi_endpoint: String,
+    /// Where volume names are remembered [default: $XDG_CACHE_HOME/model-p2p]
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    peer: PeerArgs,
+}
+
+impl MountArgs {
+    pub fn config(self) -> Result<MountConfig, Failure> {
+        let reference = self.reference.reference()?;
+        Ok(MountConfig {
+            view: self.view.view(&reference)?,
+            reference,
+            dir: self.dir,
+            foreground: self.foreground,
+            prefetch: self.prefetch,
+            read_timeout: std::time::Duration::from_secs(self.read_timeout),
+            token: self.token.token()?,
+            hubs: self.hubs.config()?,
+            peer: self.peer.config(self.listen, None)?,
+            http: self.http,
+            cache: self.cache.config()?,
+            json: self.json,
+        })
+    }
+}
+
+impl GetArgs {
+    pub fn config(self) -> Result<GetConfig, Failure> {
+        let reference = self.reference.reference()?;
+        let name = reference
+            .repo
+            .rsplit('/')
+            .next()
+            .unwrap_or("model")
+            .to_owned();
+        Ok(GetConfig {
+            view: self.view.view(&reference)?,
+            reference,
+            dir: self.output.unwrap_or_else(|| PathBuf::from(name)),
+            token: self.token.token()?,
+            hubs: self.hubs.config()?,
+            peer: self.peer.config(self.listen, None)?,
+            http: self.http,
+            cache: self.cache.config()?,
+            json: self.json,
+        })
+    }
+}
+
+impl ResolveArgs {
+    /// A `get` that stops before the files.
+    pub fn config(self) -> Result<GetConfig, Failure> {
+        let reference = self.reference.reference()?;
+        Ok(GetConfig {
+            view: View {
+                subdir: reference.subdir.clone(),
+                ..View::default()
+            },
+            reference,
+            dir: PathBuf::new(),
+            token: self.token.token()?,
+            hubs: self.hubs.config()?,
+            peer: self.peer.config(None, None)?,
+            http: None,
+            cache: self.cache.config()?,
+            json: self.json,
+        })
+    }
+}
+
+impl StatusArgs {
+    pub fn config(self) -> Result<(CacheConfig, bool), Failure> {
+        Ok((self.cache.config()?, self.json))
+    }
+}
+
+impl NodeArgs {
+    pub fn config(self) -> Result<NodeConfig, Failure> {
+        let peer = self.peer.config(Some(self.listen), self.advertise)?;
+        if peer.is_none() && !self.all_in_one {
+            return Err(usage(
+                "a node needs --seed HOST:PORT, or --all-in-one to be its own seed",
+            ));
+        }
+        Ok(NodeConfig {
+            csi_endpoint: self.csi_endpoint,
+            mount_dir: self.mount_dir,
+            node_id: self.node_id.unwrap_or_else(host_name),
+            all_in_one: self.all_in_one,
+            http: self.http,
+            read_timeout: std::time::Duration::from_secs(self.read_timeout),
+            peer,
+            hubs: self.hubs.config()?,
+            cache: self.cache.config()?,
+        })
+    }
+}
+
+impl SeedArgs {
+    pub fn config(self) -> Result<SeedConfig, Failure> {
+        secure(self.insecure)?;
+        Ok(SeedConfig {
+            name: self.name.unwrap_or_else(host_name),
+            control: self.control,
+            listen: self.listen,
+            http: self.http,
+            hubs: self.hubs.config()?,
+            cache: self.cache.config()?,
+        })
+    }
+}
+
+impl ControllerArgs {
+    pub fn config(self) -> Result<ControllerConfig, Failure> {
+        let peer = self.peer.config(None, None)?;
+        let peer = peer.ok_or_else(|| usage("a controller needs --seed HOST:PORT"))?;
+        Ok(ControllerConfig {
+            csi_endpoint: self.csi_endpoint,
+            seeds: peer.seeds,
+            cache: self.cache.config()?,
+        })
+    }
+}
