@@ -5,7 +5,7 @@
 #![cfg(feature = "testing")]
 
 use model_p2p::testing::cluster::{
-    Cluster, HubProcess, Loader, Node, Seed, Tools, digests, sha256,
+    Cluster, Cost, HubProcess, Loader, Node, Seed, Tools, digests, sha256,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -198,7 +198,7 @@ async fn a_file_of_three_gibibytes_is_right_in_every_order_and_by_two_processes(
         .await
         .join("model.bin");
     assert_eq!(std::fs::metadata(&mounted).expect("attributes").len(), size);
-    let pattern = ["--pattern", "0"];
+    let pattern = ["--pattern", "model.bin"];
     read("random-200", &mounted, &pattern);
     // Two processes on one cold file, in different orders.
     let first = spawn_reader("mmap-shuffled", &mounted, &pattern);
@@ -226,7 +226,7 @@ async fn scattered_reads_fetch_the_pieces_they_touch_and_little_more() {
         .publish("pod", "hf://big/pattern")
         .await
         .join("model.bin");
-    read("random-200", &mounted, &["--pattern", "0"]);
+    read("random-200", &mounted, &["--pattern", "model.bin"]);
     let fetched = one.node.process.metric("fetched_bytes_total", "").await;
     assert!(
         fetched < BIG * 8 / 100,
@@ -247,7 +247,7 @@ async fn the_first_byte_of_a_cold_file_costs_two_hub_requests_and_one_piece() {
         .join("model.bin");
     let before = one.hub.cost("big/pattern").await;
     assert_eq!(before.given, 0, "publish fetches no weights");
-    read("first", &mounted, &["--pattern", "0"]);
+    read("first", &mounted, &["--pattern", "model.bin"]);
     let after = one.hub.cost("big/pattern").await;
     assert_eq!((after.requests - before.requests, after.given), (2, MIB));
 }
@@ -280,7 +280,7 @@ async fn a_seed_killed_in_mid_fetch_goes_on_without_reading_a_piece_twice() {
         .publish("pod", "hf://big/pattern")
         .await
         .join("model.bin");
-    let reader = spawn_reader("seq", &mounted, &["--pattern", "0"]);
+    let reader = spawn_reader("seq", &mounted, &["--pattern", "model.bin"]);
     while one.node.process.metric("fetched_bytes_total", "").await < 30 * MIB {
         tokio::task::yield_now().await;
     }
@@ -535,17 +535,12 @@ async fn a_mount_from_the_command_line_comes_and_goes() {
     assert_eq!(mounts_below(&cluster.dir), Vec::<String>::new());
 }
 
-/// Waits for a process that is not our child, by its pidfd.
+/// Waits for a process that is not our child.
 async fn until_gone(pid: u64) {
-    use std::os::fd::{FromRawFd, OwnedFd};
-    // SAFETY: pidfd_open takes plain numbers and gives a new descriptor, owned here alone.
-    let fd = unsafe { nix::libc::syscall(nix::libc::SYS_pidfd_open, pid as nix::libc::pid_t, 0) };
-    if fd < 0 {
-        return;
+    let proc = PathBuf::from(format!("/proc/{pid}"));
+    while proc.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
     }
-    let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
-    let ended = tokio::io::unix::AsyncFd::new(fd).expect("a pollable descriptor");
-    let _ = ended.readable().await.expect("an end");
 }
 
 /// What users get wrong, and what they are told: one line, its remedy, the right code, nothing left behind.

@@ -48,6 +48,14 @@ fn mix(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// The seed of a file by its path: equal paths and sizes are equal content.
+pub fn seed_of(path: &str) -> u64 {
+    let hash = blake3::hash(path.as_bytes());
+    hash.as_bytes()[..8]
+        .iter()
+        .fold(0, |seed, byte| seed << 8 | u64::from(*byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

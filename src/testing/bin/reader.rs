@@ -1,6 +1,6 @@
 //! Reads a file as engines do, in a process of its own, and compares every byte.
 //!
-//! usage: reader PATTERN FILE [--pattern SEED | --original FILE]
+//! usage: reader PATTERN FILE [--pattern PATH | --original FILE]
 //!
 //! PATTERN: `seq` (1 MiB reads in order), `random` (4 KiB reads, 2,000 of them), `mmap` (in order), `mmap-shuffled`
 //! (16 MiB windows in a mixed order), `threads` (8 threads, a share each), `random-1`... A mismatch or a short read
@@ -50,11 +50,11 @@ impl Expected {
 fn main() {
     let args: Vec<String> = std::env::args().collect();
     let [_, mode, path, rest @ ..] = args.as_slice() else {
-        eprintln!("usage: reader PATTERN FILE [--pattern SEED | --original FILE]");
+        eprintln!("usage: reader PATTERN FILE [--pattern PATH | --original FILE]");
         std::process::exit(2);
     };
     let expected = match rest {
-        [flag, value] if flag == "--pattern" => Expected::Pattern(value.parse().expect("a seed")),
+        [flag, value] if flag == "--pattern" => Expected::Pattern(pattern::seed_of(value)),
         [flag, value] if flag == "--original" => {
             Expected::Original(File::open(value).expect("the original"))
         }

@@ -4,6 +4,7 @@
 
 use anyhow::{Context, Result, bail};
 use model_p2p::testing::hub::{TestHub, TestHubConfig, TestRepo};
+use model_p2p::testing::pattern;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
@@ -91,9 +92,7 @@ impl Asked {
             .and_then(|(id, rest)| Some((id, rest.rsplit_once('=')?)));
         let (id, (path, size)) = split.context("is not OWNER/NAME:PATH=BYTES")?;
         let size = number(size)?;
-        let hash = blake3::hash(path.as_bytes());
-        let seed = hash.as_bytes().iter().take(8);
-        let seed = seed.fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        let seed = pattern::seed_of(path);
         self.change(id, |repo| Ok(repo.pattern(path, seed, size)))
     }
 
