@@ -280,9 +280,12 @@ async fn a_seed_killed_in_mid_fetch_goes_on_without_reading_a_piece_twice() {
         .publish("pod", "hf://big/pattern")
         .await
         .join("model.bin");
-    let reader = spawn_reader("seq", &mounted, &["--pattern", "model.bin"]);
+    let mut reader = spawn_reader("seq", &mounted, &["--pattern", "model.bin"]);
     while one.node.process.metric("fetched_bytes_total", "").await < 30 * MIB {
-        tokio::task::yield_now().await;
+        assert!(
+            reader.try_wait().expect("our child").is_none(),
+            "the reader ended early"
+        );
     }
     one.seed.process.restart().await;
     let output = reader.wait_with_output().expect("the reader");

@@ -216,11 +216,12 @@ impl CacheFile {
     }
 
     fn drop_piece(&self, index: u32) {
+        if !self.lock().forget_unchecked(index) {
+            return;
+        }
         tracing::warn!(file = %self.key, piece = index, "piece is corrupt on disk, dropped");
         METRICS.pieces_rejected.with_label_values(&["disk"]).inc();
-        if self.lock().forget(index) {
-            self.budget.give(self.geometry.len(index) as u64);
-        }
+        self.budget.give(self.geometry.len(index) as u64);
         self.changed();
     }
 
@@ -364,13 +365,15 @@ impl Pieces {
         true
     }
 
-    fn forget(&mut self, index: u32) -> bool {
-        let was_here = self.map.has(index);
+    /// False when another thread has dropped the piece meanwhile, or has brought a good one.
+    fn forget_unchecked(&mut self, index: u32) -> bool {
+        if !self.map.has(index) || self.checked.get(index) {
+            return false;
+        }
         self.map.set_here(index, false);
-        self.checked.set(index, false);
-        self.count -= u32::from(was_here);
+        self.count -= 1;
         self.is_final = false;
-        was_here
+        true
     }
 
     /// Returns the bytes that were held.

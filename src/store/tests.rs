@@ -298,3 +298,28 @@ fn records_listings_and_first_answers_survive() {
     );
     assert_eq!(store.index().pins().expect("a disk"), [pin]);
 }
+
+/// A reader and the scrub of a reopened file met on one rotten piece: both dropped and counted it, and the
+/// slower one could have dropped the good piece that had come in between.
+#[test]
+fn a_rotten_piece_found_by_many_threads_is_dropped_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = store(dir.path()).file(KEY, SIZE).expect("a file");
+    fill(&file);
+    file.data().write_all_at(b"damage", 100).expect("a write");
+    drop(file);
+    let store = store(dir.path());
+    let file = store.get(KEY).expect("on disk");
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                if !file.check(0).expect("a disk") {
+                    file.put(&piece(0)).expect("room");
+                }
+            });
+        }
+    });
+    assert!(file.has(0), "nobody drops the good piece");
+    assert_eq!((file.count(), store.used_bytes()), (4, SIZE));
+    assert_eq!(read_all(&file), Ok(content()));
+}
