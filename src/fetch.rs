@@ -196,10 +196,10 @@ impl OpenFile {
     /// Reads if all bytes are here; `None` when something must be fetched. Never waits for the network.
     pub fn read_now(&self, offset: u64, len: usize) -> Option<Result<Bytes, ReadError>> {
         self.moved(offset, len);
-        self.from_store(offset, len).transpose()
+        self.stored(offset, len).transpose()
     }
 
-    fn from_store(&self, offset: u64, len: usize) -> Result<Option<Bytes>, ReadError> {
+    fn stored(&self, offset: u64, len: usize) -> Result<Option<Bytes>, ReadError> {
         if self.cached.state() == State::Revoked {
             return Err(ReadError::Revoked { path: self.path() });
         }
@@ -224,7 +224,7 @@ impl OpenFile {
         let started = Instant::now();
         self.moved(offset, len);
         loop {
-            if let Some(bytes) = self.from_store(offset, len)? {
+            if let Some(bytes) = self.stored(offset, len)? {
                 METRICS
                     .read_wait_seconds
                     .observe(started.elapsed().as_secs_f64());

@@ -170,7 +170,8 @@ fn a_final_file_of_this_boot_is_final_again_and_a_touched_one_is_not() {
 /// What can befall the two files of a key, crossed with what comes next: never a wrong byte.
 #[test]
 fn damage_is_never_read() {
-    let harms: [(&str, fn(&Path)); 5] = [
+    type Harm = (&'static str, fn(&Path));
+    let harms: [Harm; 5] = [
         ("data truncated", |dir| {
             truncate(&map::data_path(dir, KEY), 10)
         }),
