@@ -20,6 +20,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use plan::Readers;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
@@ -148,6 +149,7 @@ pub struct OpenFile {
     need: Arc<Need>,
     flights: Arc<Flights>,
     driver: Driver,
+    run_ahead: AtomicBool,
 }
 
 impl OpenFile {
@@ -169,6 +171,7 @@ impl OpenFile {
             need,
             flights,
             driver,
+            run_ahead: AtomicBool::new(false),
         };
         open.scrub_if_whole();
         if open.state() != State::Final {
@@ -299,13 +302,18 @@ impl OpenFile {
     fn moved(&self, offset: u64, len: usize) {
         let pieces = self.file.geometry().covering(offset, len as u64);
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        if readers.moved(pieces, len as u64) {
+        if readers.moved(pieces) && self.run_ahead.load(Ordering::Relaxed) {
             let have = self.cached.have();
             let wishes = readers.wishes(&have);
             drop(readers);
             self.need.want(wishes.window, wishes.rest);
             self.driver.wake();
         }
+    }
+
+    /// From now on what lies ahead of readers is brought; before, only what they touch.
+    pub fn run_ahead(&self) {
+        self.run_ahead.store(true, Ordering::Relaxed);
     }
 
     /// Fetches the rest of the file in the background.

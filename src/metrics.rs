@@ -33,7 +33,7 @@ pub struct Metrics {
     /// `mode` (passthrough, cached)
     pub mounts: IntGaugeVec,
     pub revisions: IntGauge,
-    /// `state` (partial, whole, final)
+    /// `state` (kept)
     pub cache_bytes: IntGaugeVec,
     pub cache_limit_bytes: IntGauge,
     pub evicted_bytes: IntCounter,

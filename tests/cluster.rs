@@ -560,6 +560,10 @@ async fn each_mistake_has_its_exit_code_and_a_line_that_helps() {
     let free = cluster.dir.join("free");
     std::fs::create_dir(&free).expect("a folder");
     let (full, free) = (full.display().to_string(), free.display().to_string());
+    let (right, wrong) = (cluster.dir.join("right"), cluster.dir.join("wrong"));
+    std::fs::write(&right, "hf_good\n").expect("a token file");
+    std::fs::write(&wrong, "hf_other\n").expect("a token file");
+    let (right, wrong) = (right.display().to_string(), wrong.display().to_string());
     let good = format!("hf://{REPO}");
     let bad_revision = format!("hf://{REPO}@nope");
     let bad_folder = format!("hf://{REPO}/nope");
@@ -571,6 +575,21 @@ async fn each_mistake_has_its_exit_code_and_a_line_that_helps() {
         (vec!["resolve", &bad_revision], 3, "nope"),
         (vec!["resolve", &bad_folder], 3, "nope"),
         (vec!["resolve", "hf://gt/gated"], 4, "token"),
+        (
+            vec!["resolve", "hf://gt/gated", "--token-file", &wrong],
+            4,
+            "token",
+        ),
+        (
+            vec!["resolve", "hf://gt/gated", "--token-file", &right],
+            0,
+            "",
+        ),
+        (
+            vec!["resolve", "hf://gt/gated", "--token-file", "/no/such/file"],
+            2,
+            "--token-file",
+        ),
         (
             vec!["mount", &good, "/no/such/dir", "--foreground"],
             2,
@@ -616,5 +635,99 @@ async fn a_full_disk_gives_get_its_code_and_a_mount_reads_through() {
         digests(&dir),
         digests(&tools().sample("whole")),
         "never a failed pod"
+    );
+}
+
+/// A hub that gives other bytes than it lists: nothing of them reaches a user.
+#[tokio::test(flavor = "multi_thread")]
+async fn content_that_differs_from_its_digest_reaches_nobody() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    hub.fault(
+        &json!({"on": "cdn", "path": "model", "skip": 0, "times": 0, "kind": {"flip": 50_000_000}}),
+    )
+    .await;
+    let out = cluster.dir.join("out").display().to_string();
+    let output = program(
+        &cluster,
+        &hub.url,
+        &["get", &format!("hf://{REPO}"), "-o", &out],
+    );
+    assert_eq!(output.status.code(), Some(6), "{}", last_line(&output));
+    assert!(!Path::new(&out).join("model.safetensors").exists());
+    let seed = cluster.seed(&hub, &[]).await;
+    let node = cluster.node("node-1", &seed, &[]).await;
+    let mounted = node
+        .publish("pod", &format!("hf://{REPO}"))
+        .await
+        .join("model.safetensors");
+    let original = tools().sample("whole").join("model.safetensors");
+    let failed = spawn_reader(
+        "seq",
+        &mounted,
+        &["--original", &original.display().to_string()],
+    );
+    let failed = failed.wait_with_output().expect("the reader");
+    assert!(
+        !failed.status.success(),
+        "EIO, or the wrong byte itself is found by the reader"
+    );
+    until_revoked(&node).await;
+    let refused = std::fs::read(&mounted).expect_err("revoked");
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EIO));
+}
+
+async fn until_revoked(node: &Node) {
+    while !node.process.log_text().contains("revoked") {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_break_off_are_taken_up_again() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    for times in 1..4 {
+        let fault = json!({"on": "cdn", "path": "model", "skip": times, "times": 1, "kind": {"truncate": 700_000}});
+        hub.fault(&fault).await;
+    }
+    let out = cluster.dir.join("out");
+    let output = program(
+        &cluster,
+        &hub.url,
+        &[
+            "get",
+            &format!("hf://{REPO}"),
+            "-o",
+            &out.display().to_string(),
+        ],
+    );
+    assert!(output.status.success(), "{}", last_line(&output));
+    assert_eq!(digests(&out), digests(&tools().sample("whole")));
+    assert_eq!(
+        hub.stats()
+            .await
+            .repo(REPO)
+            .file("model.safetensors")
+            .repeated_bytes,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_in_use_is_named_with_what_to_do() {
+    let cluster = cluster();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let addr = taken.local_addr().expect("an address").to_string();
+    let output = program(
+        &cluster,
+        "http://127.0.0.1:9",
+        &["seed", "--insecure", "--control", &addr],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let line = last_line(&output);
+    assert!(
+        line.contains(&addr) && line.contains("choose another port"),
+        "{line}"
     );
 }

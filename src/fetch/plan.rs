@@ -62,8 +62,8 @@ impl Readers {
         self.whole = true;
     }
 
-    /// Notes a read of `len` bytes that touched `pieces`. True if the wishes have changed.
-    pub fn moved(&mut self, pieces: Range<u32>, _len: u64) -> bool {
+    /// Notes a read that touched `pieces`. True if the wishes have changed.
+    pub fn moved(&mut self, pieces: Range<u32>) -> bool {
         if pieces.is_empty() || self.is_known(&pieces) {
             return false;
         }
@@ -167,7 +167,7 @@ mod tests {
     fn scattered_reads_want_nothing_more_than_they_touch() {
         let mut readers = readers();
         for at in [5, 700, 6, 2999, 1200, 0, 41, 1201] {
-            assert!(!readers.moved(at..at + 1, 4096), "piece {at}");
+            assert!(!readers.moved(at..at + 1), "piece {at}");
         }
         let wishes = wishes(&readers);
         assert!(wishes.window.is_empty() && wishes.rest.is_empty());
@@ -176,17 +176,17 @@ mod tests {
     #[test]
     fn a_reader_in_order_gets_a_growing_window_and_then_the_file() {
         let mut readers = readers();
-        assert!(!readers.moved(10..11, 1) && !readers.moved(11..12, 1));
-        assert!(readers.moved(12..13, 1));
+        assert!(!readers.moved(10..11) && !readers.moved(11..12));
+        assert!(readers.moved(12..13));
         assert_eq!(wishes(&readers).window, [13, 14, 15, 16]);
         assert!(
-            !readers.moved(12..13, 1),
+            !readers.moved(12..13),
             "the same piece again changes nothing"
         );
-        assert!(readers.moved(13..14, 1));
+        assert!(readers.moved(13..14));
         assert_eq!(wishes(&readers).window.len(), 8);
         assert!(wishes(&readers).rest.is_empty());
-        (14..75).for_each(|at| assert!(readers.moved(at..at + 1, 1)));
+        (14..75).for_each(|at| assert!(readers.moved(at..at + 1)));
         let wishes = wishes(&readers);
         assert_eq!((wishes.window.len(), wishes.window[0]), (256, 75));
         assert_eq!(wishes.rest.count(), PIECES - 256);
@@ -196,8 +196,8 @@ mod tests {
     fn interleaved_readers_each_have_their_window() {
         let mut readers = readers();
         for step in 0..4 {
-            readers.moved(step..step + 1, 1);
-            readers.moved(1000 + step..1001 + step, 1);
+            readers.moved(step..step + 1);
+            readers.moved(1000 + step..1001 + step);
         }
         let window = wishes(&readers).window;
         assert_eq!(window[..2], [1004, 1005], "the latest mover goes first");
@@ -208,7 +208,7 @@ mod tests {
         #[test]
         fn wishes_are_new_within_the_file_and_bounded(moves in prop::collection::vec((0u32..PIECES, 1u32..5), 1..200), have in prop::collection::vec(0u32..PIECES, 0..500)) {
             let mut readers = readers();
-            for (at, len) in moves { readers.moved(at..(at + len).min(PIECES), 1); }
+            for (at, len) in moves { readers.moved(at..(at + len).min(PIECES)); }
             let mut bits = Bitfield::new(PIECES);
             have.into_iter().for_each(|index| bits.set(index, true));
             let wishes = readers.wishes(&bits);

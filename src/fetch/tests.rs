@@ -152,6 +152,7 @@ async fn many_readers_of_one_piece_fetch_it_once() {
 async fn a_reader_in_order_finds_the_rest_here_and_each_piece_was_fetched_once() {
     let bench = plenty();
     let open = bench.fetcher.open(file()).expect("a file");
+    open.run_ahead();
     let mut whole = Vec::new();
     while whole.len() < SIZE as usize {
         whole.extend_from_slice(
@@ -253,4 +254,14 @@ async fn a_flight_that_nobody_waits_for_ends() {
     let bytes = open.read(0, 1).await.expect("a new flight lands");
     assert_eq!(bytes[..], content()[..1]);
     assert_eq!(bench.source.asked(), [0, 0]);
+}
+
+#[tokio::test]
+async fn without_run_ahead_a_reader_in_order_brings_only_what_it_touches() {
+    let bench = plenty();
+    let open = bench.fetcher.open(file()).expect("a file");
+    for index in 0..6 {
+        open.read(index * PIECE_BYTES, 4096).await.expect("bytes");
+    }
+    assert_eq!(bench.source.asked(), (0..6).collect::<Vec<_>>());
 }

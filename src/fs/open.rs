@@ -11,6 +11,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The content of one file, of which parts may be missing.
@@ -37,6 +38,8 @@ pub trait Opener: Send + Sync + 'static {
     fn open(&self, entry: usize) -> Result<Arc<dyn Content>, ReadError>;
     /// What is known of a file that is not open; must not create anything.
     fn state(&self, entry: usize) -> State;
+    /// From now on files opened here are brought ahead of their readers.
+    fn run_ahead(&self);
     /// The credential of later opens: kubelet rotates tokens under a running mount.
     fn set_token(&self, token: Token);
 }
@@ -88,6 +91,7 @@ impl Provider for FetchProvider {
             pin: Arc::new(listing.pin().clone()),
             listing,
             token: Mutex::new(token),
+            run_ahead: AtomicBool::new(false),
         })
     }
 
@@ -101,6 +105,7 @@ struct FetchOpener {
     pin: Arc<Pin>,
     listing: Arc<Listing>,
     token: Mutex<Option<Token>>,
+    run_ahead: AtomicBool,
 }
 
 impl Opener for FetchOpener {
@@ -111,12 +116,20 @@ impl Opener for FetchOpener {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let file = FileRef::new(&self.pin, &self.listing.files()[entry], token);
-        Ok(self.fetcher.open(file)?)
+        let open = self.fetcher.open(file)?;
+        if self.run_ahead.load(Ordering::Relaxed) {
+            open.run_ahead();
+        }
+        Ok(open)
     }
 
     fn state(&self, entry: usize) -> State {
         let file = self.fetcher.store().get(self.listing.files()[entry].key);
         file.map_or(State::Partial, |file| file.state())
+    }
+
+    fn run_ahead(&self) {
+        self.run_ahead.store(true, Ordering::Relaxed);
     }
 
     fn set_token(&self, token: Token) {

@@ -220,6 +220,8 @@ impl Opener for TwinOpener {
         self.file(entry).state()
     }
 
+    fn run_ahead(&self) {}
+
     fn set_token(&self, token: Token) {
         *self.twin.token.lock().expect("no panic") = Some(token);
     }

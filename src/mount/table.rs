@@ -249,6 +249,7 @@ impl Mounts {
             let known = self.table().mounts.get(&wanted.key).cloned();
             let session = match known.filter(|session| session.is_mounted()) {
                 Some(session) => {
+                    apply(spec.prefetch, &session);
                     if let Some(token) = &spec.token {
                         session.volume().opener().set_token(token.clone());
                     }
@@ -304,9 +305,7 @@ impl Mounts {
             .opener(spec.listing.clone(), spec.token.clone());
         let volume = Volume::new(tree, opener, self.runtime.clone());
         let session = Session::mount(volume, dir, self.provider.data_dir())?;
-        if spec.prefetch == Prefetch::All {
-            prefetch::start(session.volume());
-        }
+        apply(spec.prefetch, &session);
         Ok(session)
     }
 
@@ -384,6 +383,16 @@ fn hide(target: &Path) -> Result<(), MountError> {
         }
     }
     syscalls::remove_dir(target)
+}
+
+/// Of the volumes that share a mount the one that wants most decides.
+fn apply(wanted: Prefetch, session: &Session) {
+    if wanted != Prefetch::Demand {
+        session.volume().opener().run_ahead();
+    }
+    if wanted == Prefetch::All {
+        prefetch::start(session.volume());
+    }
 }
 
 /// A directory name for a mount. Parts are told apart by their debug quotes.

@@ -34,7 +34,7 @@ pub async fn serve(
     let listener = bind(addr).await?;
     let bound = listener.local_addr().unwrap_or(addr);
     let app = Router::new()
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics).with_state(status.clone()))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(ready))
         .route("/api/v1/status", get(api_status).with_state(status));
@@ -47,7 +47,8 @@ pub async fn serve(
     Ok(bound)
 }
 
-async fn metrics() -> impl IntoResponse {
+async fn metrics(State(status): State<StatusSource>) -> impl IntoResponse {
+    status.measure();
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4")],
         METRICS.render(),

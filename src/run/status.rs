@@ -42,6 +42,20 @@ impl StatusSource {
         })
     }
 
+    /// Brings the gauges that nobody counts along up to date.
+    pub fn measure(&self) {
+        METRICS
+            .cache_bytes
+            .with_label_values(&["kept"])
+            .set(self.store.used_bytes() as i64);
+        METRICS.revisions.set(
+            self.store
+                .index()
+                .pins()
+                .map_or(0, |pins| pins.len() as i64),
+        );
+    }
+
     /// Every revision this cache knows, with how much of it is here.
     fn models(&self) -> Vec<Value> {
         let pins = self.store.index().pins().unwrap_or_default();
