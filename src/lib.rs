@@ -25,6 +25,7 @@ pub mod model;
 pub mod source;
 
 pub mod backoff;
+pub mod memory;
 pub mod metrics;
 pub mod telemetry;
 

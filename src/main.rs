@@ -2,10 +2,11 @@
 
 use model_p2p::cli::{self, Command};
 use model_p2p::model::Failure;
-use model_p2p::{run, telemetry};
+use model_p2p::{memory, run, telemetry};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    memory::settle();
     let cli = cli::parse();
     telemetry::init(cli.log_format);
     let runtime = match tokio::runtime::Builder::new_multi_thread()

@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +50,6 @@ impl Session {
     /// Mounts `volume` on the directory `dir` and serves it. `data_dir` is where its data files lie: whether
     /// the kernel reads files there directly is tried out.
     pub fn mount(volume: Arc<Volume>, dir: &Path, data_dir: &Path) -> Result<Session, MountError> {
-        keep_buffers_unmapped();
         let device = open_device()?;
         syscalls::mount_fuse(&device, dir, REQUEST_BYTES_MAX)?;
         let mounted = Session::serve(volume, dir, data_dir, device);
@@ -157,22 +156,6 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-/// fuser's receive buffers are 16 MiB a thread, of which a read-only mount touches a page. As mappings of
-/// their own they cost what is touched; glibc moves them to the heap, and touches all, once one was freed.
-fn keep_buffers_unmapped() {
-    static ONCE: Once = Once::new();
-    #[cfg(target_env = "gnu")]
-    ONCE.call_once(|| {
-        // SAFETY: mallopt takes plain numbers and may be called at any time; a failure changes nothing.
-        #[allow(unsafe_code)]
-        unsafe {
-            libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
-        }
-    });
-    #[cfg(not(target_env = "gnu"))]
-    ONCE.call_once(|| ());
 }
 
 fn open_device() -> Result<OwnedFd, MountError> {

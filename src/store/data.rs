@@ -47,6 +47,8 @@ pub struct CacheFile {
     geometry: Geometry,
     data: Arc<File>,
     pieces: Mutex<Pieces>,
+    /// One write at a time: the kernel's lock on the inode would make a second one spin.
+    writing: Mutex<()>,
     changes: watch::Sender<u64>,
     budget: Arc<Budget>,
 }
@@ -78,6 +80,7 @@ impl CacheFile {
             geometry: Geometry { size },
             data: Arc::new(data),
             pieces: Mutex::new(pieces),
+            writing: Mutex::new(()),
             changes: watch::Sender::new(0),
             budget,
             path,
@@ -157,6 +160,7 @@ impl CacheFile {
 
     fn write(&self, index: u32, bytes: &[u8]) -> Result<(), StoreError> {
         let at = self.geometry.bytes(index).start;
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.data
             .write_all_at(bytes, at)
             .map_err(|source| match source.kind() {
