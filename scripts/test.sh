@@ -21,7 +21,7 @@ echo '== unit, property and conformance tests, then real processes and mounts'
 cargo build --quiet --features testing --bins
 status=0
 MODEL_P2P_SLOW=$([ "$mode" = all ] && echo 1 || echo 0) \
-    cargo test --features testing --no-fail-fast -- --test-threads=2 2>&1 | tee "$log" || status=$?
+    timeout 2400 cargo test --features testing --no-fail-fast -- --test-threads=2 2>&1 | tee "$log" || status=$?
 
 passed=$(grep -oP '^test result: .*?\K[0-9]+(?= passed)' "$log" | awk '{n += $1} END {print n + 0}')
 failed=$(grep -oP '^test result: .*?\K[0-9]+(?= failed)' "$log" | awk '{n += $1} END {print n + 0}')

@@ -12,6 +12,8 @@ need cc gcc
 need ip iproute2
 need iperf3 iperf3
 need curl curl
+need sysctl procps
+need unshare util-linux
 python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 if [ ${#packages[@]} -gt 0 ]; then
     if [ "$(id -u)" != 0 ]; then

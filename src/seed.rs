@@ -4,11 +4,13 @@
 //! hub's own digest has been checked. [`LocalCatalog`] resolves references and lists revisions, each once.
 //! [`LocalSource`] gives both to a process that is its own seed. The seed mounts nothing.
 
+mod body;
 mod catalog;
 mod digest;
 mod ingest;
 mod intake;
 mod local;
+mod origins;
 pub mod server;
 
 pub use catalog::LocalCatalog;

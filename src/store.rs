@@ -24,6 +24,7 @@ use evict::Budget;
 use map::PieceMap;
 use std::collections::HashMap;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -83,6 +84,9 @@ impl Store {
         let dir = &config.dir;
         let files = dir.join("files");
         std::fs::create_dir_all(&files).map_err(StoreError::io(&files))?;
+        // What a token opened is not for every user of the machine.
+        let private = std::fs::Permissions::from_mode(0o700);
+        std::fs::set_permissions(dir, private).map_err(StoreError::io(dir))?;
         let lock = lock(dir)?;
         let budget = Budget::open(dir, config.limit_bytes)?;
         METRICS.cache_limit_bytes.set(budget.limit() as i64);

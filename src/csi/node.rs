@@ -233,7 +233,6 @@ impl Shared {
             token: publication.token.clone(),
             prefetch: options.prefetch,
             verify: options.verify,
-            read_timeout: options.read_timeout,
         })
     }
 

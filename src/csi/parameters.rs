@@ -8,7 +8,6 @@ use super::publisher::Verify;
 
 use crate::model::{Prefetch, Reference, Scheme, View};
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 /// Words and values, sorted so that two equal wishes are equal maps.
 pub(super) type Words = BTreeMap<String, String>;
@@ -35,9 +34,6 @@ const EPHEMERAL: &str = "csi.storage.k8s.io/ephemeral";
 /// The map that the specification allows, 4 KiB, bounds what a pattern may cost us.
 pub(super) const WORDS_BYTES_MAX: usize = 4096;
 
-/// A day: a read that waits longer is a read that hangs.
-const READ_TIMEOUT_SECONDS_MAX: u64 = 24 * 60 * 60;
-
 /// Who wrote the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Author {
@@ -63,7 +59,6 @@ pub(super) struct Options {
     pub(super) exclude: Vec<String>,
     pub(super) prefetch: Prefetch,
     pub(super) verify: Verify,
-    pub(super) read_timeout: Option<Duration>,
 }
 
 impl Options {
@@ -185,13 +180,13 @@ fn at(reference: &Reference, revision: &str) -> Result<Reference, ParameterError
 /// Everything but the reference.
 pub(super) fn options(words: &Words, author: Author) -> Result<Options, ParameterError> {
     refuse_endpoint(words, author)?;
+    refuse_read_timeout(words)?;
     layout(words)?;
     let options = Options {
         include: list(words, "include"),
         exclude: list(words, "exclude"),
         prefetch: prefetch(words)?,
         verify: verify(words)?,
-        read_timeout: read_timeout(words)?,
     };
     for (name, patterns) in [("include", &options.include), ("exclude", &options.exclude)] {
         let view = View {
@@ -253,25 +248,14 @@ fn one_of(name: &'static str, value: &str, known: &str) -> ParameterError {
     wrong(name, format!("`{value}` is not known: it is {known}"))
 }
 
-/// `600s`, `10m` or `1h`.
-fn read_timeout(words: &Words) -> Result<Option<Duration>, ParameterError> {
-    let Some(text) = words.get("readTimeout") else {
-        return Ok(None);
-    };
-    let units = [("s", 1), ("m", 60), ("h", 3600)];
-    let seconds = units.iter().find_map(|(unit, seconds)| {
-        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
-        number.checked_mul(*seconds)
-    });
-    match seconds {
-        Some(seconds) if (1..=READ_TIMEOUT_SECONDS_MAX).contains(&seconds) => {
-            Ok(Some(Duration::from_secs(seconds)))
-        }
-        _ => Err(one_of(
+/// A volume's own patience; ignoring it would let readers hang longer than their owner thinks.
+fn refuse_read_timeout(words: &Words) -> Result<(), ParameterError> {
+    match words.contains_key("readTimeout") {
+        true => Err(wrong(
             "readTimeout",
-            text,
-            "a time from 1s to 24h such as 600s, 10m or 1h",
+            "is not available in this release: the node's --read-timeout holds for all volumes",
         )),
+        false => Ok(()),
     }
 }
 

@@ -7,7 +7,6 @@ use crate::model::{Listing, Prefetch, Token, View};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// What is to be shown at a target path.
 #[derive(Clone, Debug)]
@@ -18,8 +17,6 @@ pub struct PublishRequest {
     pub token: Option<Token>,
     pub prefetch: Prefetch,
     pub verify: Verify,
-    /// How long a read may wait without progress; `None` is the daemon's default.
-    pub read_timeout: Option<Duration>,
 }
 
 /// When a piece's content is checked.

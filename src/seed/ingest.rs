@@ -5,21 +5,20 @@
 //! somebody asks. Small files are read whole and checked before a byte of them is kept. When the last piece
 //! of a file is here its hub's digest decides: the file becomes final, or is revoked everywhere.
 
+use super::body::Taken;
 use super::digest;
-use super::intake::Intake;
+use super::origins::{Origins, Reading, Waiting};
 use crate::hub::{ByteStream, Hub, HubError, Hubs};
 use crate::metrics::METRICS;
 use crate::model::{Bitfield, Entry, Failure, FailureKind, FileKey, PIECE_BYTES, Scheme, Verified};
 use crate::source::{FileRef, Origin};
 use crate::store::{CacheFile, State, Store, StoreError};
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use tokio::sync::{Notify, Semaphore};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 /// Connections kept for pieces that readers wait for.
@@ -28,8 +27,6 @@ const DEMAND_REQUESTS: usize = 16;
 const BULK_REQUESTS: usize = 8;
 /// Files up to this size are read whole and checked before they are kept: configurations, tokenizers, code.
 const WHOLE_BYTES_MAX: u64 = PIECE_BYTES;
-/// Bulk reading goes on this long after the last request for any of it.
-const INTEREST: Duration = Duration::from_secs(2);
 
 /// Finds the hub client of a scheme.
 pub trait HubSet: Send + Sync + 'static {
@@ -54,28 +51,6 @@ struct Shared {
     files: Mutex<HashMap<FileKey, Arc<Origins>>>,
     demand: Semaphore,
     bulk: Semaphore,
-}
-
-/// One file being read from its hub.
-struct Origins {
-    file: FileRef,
-    cached: Arc<CacheFile>,
-    state: Mutex<Reading>,
-    changed: Notify,
-}
-
-struct Reading {
-    intake: Intake,
-    /// Who asked last: their credential reads.
-    asker: FileRef,
-    asked_at: Instant,
-    /// Callers waiting for any piece.
-    waiting: usize,
-    bulk_running: bool,
-    /// Why the last request failed, for those who wait; a success clears it.
-    failure: Option<Failure>,
-    /// Counts requests that ended, so that a waiter can tell a new failure from one before its time.
-    ended: u64,
 }
 
 impl Ingest {
@@ -322,7 +297,7 @@ fn check(file: &FileRef, index: u32, content: Bytes) -> Result<Verified, Failure
         .ok_or_else(|| Failure::new(FailureKind::Internal, "a piece of the wrong length"))
 }
 
-fn mismatch(file: &FileRef) -> Failure {
+pub fn mismatch(file: &FileRef) -> Failure {
     let message = format!(
         "{} of {}: content does not match the hub's {}: nothing of it is served; tell the repository's owner",
         file.path, file.pin, file.digest
@@ -345,157 +320,5 @@ fn finish(cached: &CacheFile, file: &FileRef) -> Result<(), StoreError> {
             cached.revoke()
         }
         None => Ok(()),
-    }
-}
-
-impl Origins {
-    fn new(file: FileRef, cached: Arc<CacheFile>) -> Origins {
-        let reading = Reading {
-            asker: file.clone(),
-            intake: Intake::new(file.geometry()),
-            asked_at: Instant::now(),
-            waiting: 0,
-            bulk_running: false,
-            failure: None,
-            ended: 0,
-        };
-        Origins {
-            file,
-            cached,
-            state: Mutex::new(reading),
-            changed: Notify::new(),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Reading> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check_revoked(&self) -> Result<(), Failure> {
-        match self.cached.state() {
-            State::Revoked => Err(mismatch(&self.file)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Pieces are kept before their request ends, so what is here is asked after the lock: a piece that is
-    /// neither here nor under way has never been read.
-    fn start_piece(&self, index: u32) -> bool {
-        let mut reading = self.lock();
-        !self.cached.has(index) && reading.intake.start_piece(index)
-    }
-
-    /// The next bulk run, if anybody still asks.
-    fn next_run(&self) -> Option<(FileRef, Range<u32>)> {
-        let mut reading = self.lock();
-        if reading.waiting == 0 && reading.asked_at.elapsed() > INTEREST {
-            reading.intake.want_nothing();
-        }
-        let run = reading.intake.start_run(&self.cached.have())?;
-        Some((reading.asker.clone(), run))
-    }
-
-    /// Ends the bulk task unless new wishes came while it looked.
-    fn stop_bulk(&self) -> bool {
-        let mut reading = self.lock();
-        reading.bulk_running = reading.intake.has_work(&self.cached.have());
-        !reading.bulk_running
-    }
-
-    fn end(&self, update: impl FnOnce(&mut Reading), result: Result<(), Failure>) {
-        let mut reading = self.lock();
-        update(&mut reading);
-        reading.ended += 1;
-        reading.failure = result.err();
-        drop(reading);
-        self.changed.notify_waiters();
-    }
-
-    /// Waits until `here`; fails with the failure of a request that ended meanwhile, or when nothing is
-    /// `pending` that could still bring it.
-    async fn wait(
-        &self,
-        here: impl Fn(&Origins) -> bool,
-        pending: impl Fn(&Reading) -> bool,
-    ) -> Result<(), Failure> {
-        let before = self.lock().ended;
-        loop {
-            let mut changed = std::pin::pin!(self.changed.notified());
-            changed.as_mut().enable();
-            let stuck = self.lock().stuck(before, &pending);
-            if here(self) {
-                return Ok(());
-            }
-            self.check_revoked()?;
-            if let Some(failure) = stuck {
-                return Err(failure);
-            }
-            changed.await;
-        }
-    }
-}
-
-impl Reading {
-    fn stuck(&self, before: u64, pending: impl Fn(&Reading) -> bool) -> Option<Failure> {
-        if self.ended > before && self.failure.is_some() {
-            return self.failure.clone();
-        }
-        let lost = || {
-            Failure::new(
-                FailureKind::Unavailable,
-                "the request ended without the piece",
-            )
-        };
-        (!pending(self)).then(lost)
-    }
-}
-
-/// Counts a caller of `any` while it waits.
-struct Waiting<'a>(&'a Origins);
-
-impl Waiting<'_> {
-    fn new(origins: &Origins) -> Waiting<'_> {
-        origins.lock().waiting += 1;
-        Waiting(origins)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        let mut reading = self.0.lock();
-        reading.waiting -= 1;
-        reading.asked_at = Instant::now();
-    }
-}
-
-/// Bytes that came behind the piece they were read for.
-#[derive(Default)]
-struct Taken {
-    rest: Bytes,
-}
-
-impl Taken {
-    /// Takes exactly `len` bytes from the body. A body that ends early is an error, never a short piece.
-    async fn exactly(&mut self, body: &mut ByteStream, len: usize) -> Result<Bytes, Failure> {
-        if self.rest.len() >= len {
-            return Ok(self.rest.split_to(len));
-        }
-        let mut piece = BytesMut::with_capacity(len);
-        loop {
-            let part = self.rest.split_to(self.rest.len().min(len - piece.len()));
-            piece.extend_from_slice(&part);
-            if piece.len() == len {
-                return Ok(piece.freeze());
-            }
-            self.rest = match body.next().await {
-                Some(chunk) => chunk?,
-                None => {
-                    return Err(Failure::new(
-                        FailureKind::Unavailable,
-                        "the hub's answer ended early",
-                    ));
-                }
-            };
-        }
     }
 }

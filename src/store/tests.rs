@@ -221,6 +221,11 @@ fn truncate(path: &Path, len: u64) {
 fn one_process_owns_a_cache() {
     let dir = tempfile::tempdir().expect("a folder");
     let owner = store(dir.path());
+    let mode = std::fs::metadata(dir.path())
+        .expect("a folder")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700, "other users see nothing of it");
     assert!(matches!(
         Store::open(&config(dir.path())),
         Err(StoreError::Owned { .. })

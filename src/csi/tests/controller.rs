@@ -37,7 +37,6 @@ async fn a_created_volume_shows_its_commit_and_sizes() {
             ("revision", "refs/pr/3"),
             ("exclude", "*.json"),
             ("prefetch", "all"),
-            ("readTimeout", "10m"),
             ("csi.storage.k8s.io/pvc/name", "claim"),
         ],
     );
@@ -54,7 +53,6 @@ async fn a_created_volume_shows_its_commit_and_sizes() {
         ("files", "1"),
         ("exclude", "*.json"),
         ("prefetch", "all"),
-        ("readTimeout", "10m"),
     ]);
     assert_eq!(volume.volume_context, expected);
     let tokens = driver.catalog.tokens.lock().expect("no panic").clone();
@@ -140,8 +138,11 @@ async fn what_cannot_be_a_model_volume_is_refused_by_name() {
             "demand, auto or all",
         ),
         ([("model", MODEL), ("verify", "no")], "piece or strict"),
-        ([("model", MODEL), ("readTimeout", "600")], "600s"),
-        ([("model", MODEL), ("readTimeout", "0s")], "`readTimeout`"),
+        (
+            [("model", MODEL), ("readTimeout", "600s")],
+            "--read-timeout",
+        ),
+        ([("model", MODEL), ("verify", "strict")], "use piece"),
         (
             [("model", MODEL), ("include", "a[")],
             "`include`: pattern `a[`",

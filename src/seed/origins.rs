@@ -1,0 +1,157 @@
+//! One file on its way from the hub: what is under way, who waits, and how the last request ended.
+
+use super::ingest::mismatch;
+use super::intake::Intake;
+use crate::model::{Failure, FailureKind};
+use crate::source::FileRef;
+use crate::store::{CacheFile, State};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Bulk reading goes on this long after the last request for any of it.
+const INTEREST: Duration = Duration::from_secs(2);
+
+/// One file being read from its hub.
+pub struct Origins {
+    pub file: FileRef,
+    pub cached: Arc<CacheFile>,
+    pub state: Mutex<Reading>,
+    pub changed: Notify,
+}
+
+pub struct Reading {
+    pub intake: Intake,
+    /// Who asked last: their credential reads.
+    pub asker: FileRef,
+    pub asked_at: Instant,
+    /// Callers waiting for any piece.
+    pub waiting: usize,
+    pub bulk_running: bool,
+    /// Why the last request failed, for those who wait; a success clears it.
+    pub failure: Option<Failure>,
+    /// Counts requests that ended, so that a waiter can tell a new failure from one before its time.
+    pub ended: u64,
+}
+
+impl Origins {
+    pub fn new(file: FileRef, cached: Arc<CacheFile>) -> Origins {
+        let reading = Reading {
+            asker: file.clone(),
+            intake: Intake::new(file.geometry()),
+            asked_at: Instant::now(),
+            waiting: 0,
+            bulk_running: false,
+            failure: None,
+            ended: 0,
+        };
+        Origins {
+            file,
+            cached,
+            state: Mutex::new(reading),
+            changed: Notify::new(),
+        }
+    }
+
+    pub fn lock(&self) -> MutexGuard<'_, Reading> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn check_revoked(&self) -> Result<(), Failure> {
+        match self.cached.state() {
+            State::Revoked => Err(mismatch(&self.file)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Pieces are kept before their request ends, so what is here is asked after the lock: a piece that is
+    /// neither here nor under way has never been read.
+    pub fn start_piece(&self, index: u32) -> bool {
+        let mut reading = self.lock();
+        !self.cached.has(index) && reading.intake.start_piece(index)
+    }
+
+    /// The next bulk run, if anybody still asks.
+    pub fn next_run(&self) -> Option<(FileRef, Range<u32>)> {
+        let mut reading = self.lock();
+        if reading.waiting == 0 && reading.asked_at.elapsed() > INTEREST {
+            reading.intake.want_nothing();
+        }
+        let run = reading.intake.start_run(&self.cached.have())?;
+        Some((reading.asker.clone(), run))
+    }
+
+    /// Ends the bulk task unless new wishes came while it looked.
+    pub fn stop_bulk(&self) -> bool {
+        let mut reading = self.lock();
+        reading.bulk_running = reading.intake.has_work(&self.cached.have());
+        !reading.bulk_running
+    }
+
+    pub fn end(&self, update: impl FnOnce(&mut Reading), result: Result<(), Failure>) {
+        let mut reading = self.lock();
+        update(&mut reading);
+        reading.ended += 1;
+        reading.failure = result.err();
+        drop(reading);
+        self.changed.notify_waiters();
+    }
+
+    /// Waits until `here`; fails with the failure of a request that ended meanwhile, or when nothing is
+    /// `pending` that could still bring it.
+    pub async fn wait(
+        &self,
+        here: impl Fn(&Origins) -> bool,
+        pending: impl Fn(&Reading) -> bool,
+    ) -> Result<(), Failure> {
+        let before = self.lock().ended;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let stuck = self.lock().stuck(before, &pending);
+            if here(self) {
+                return Ok(());
+            }
+            self.check_revoked()?;
+            if let Some(failure) = stuck {
+                return Err(failure);
+            }
+            changed.await;
+        }
+    }
+}
+
+impl Reading {
+    pub fn stuck(&self, before: u64, pending: impl Fn(&Reading) -> bool) -> Option<Failure> {
+        if self.ended > before && self.failure.is_some() {
+            return self.failure.clone();
+        }
+        let lost = || {
+            Failure::new(
+                FailureKind::Unavailable,
+                "the request ended without the piece",
+            )
+        };
+        (!pending(self)).then(lost)
+    }
+}
+
+/// Counts a caller of `any` while it waits.
+pub struct Waiting<'a>(&'a Origins);
+
+impl Waiting<'_> {
+    pub fn new(origins: &Origins) -> Waiting<'_> {
+        origins.lock().waiting += 1;
+        Waiting(origins)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut reading = self.0.lock();
+        reading.waiting -= 1;
+        reading.asked_at = Instant::now();
+    }
+}
