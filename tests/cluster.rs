@@ -5,7 +5,7 @@
 #![cfg(feature = "testing")]
 
 use model_p2p::testing::cluster::{
-    Cluster, Cost, HubProcess, Loader, Node, Seed, Tools, digests, sha256,
+    CACHE_SIZE, Cluster, Cost, HubProcess, Loader, Node, Seed, Tools, digests, sha256,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -434,6 +434,7 @@ fn program(cluster: &Cluster, hub: &str, args: &[&str]) -> Output {
         .args(args)
         .env("HF_ENDPOINT", hub)
         .env("MODEL_P2P_CACHE_DIR", cluster.dir.join("cli-cache"))
+        .env("MODEL_P2P_CACHE_SIZE", CACHE_SIZE)
         .env("HOME", &cluster.dir)
         .env_remove("HF_TOKEN")
         .output()

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// How long a process may take to be ready. A bound for broken ones, not a measure.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// Room for the largest model of the tests, twice.
+pub const CACHE_SIZE: &str = "8GiB";
+
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 
 /// A group of processes with a folder and a /24 of loopback of their own.
@@ -147,7 +150,7 @@ impl Cluster {
             format!("hf={}", hub.url),
         ]);
         command.extend(["--cache-dir".into(), cache.display().to_string()]);
-        command.extend(extra.iter().map(|arg| arg.to_string()));
+        finish(&mut command, extra);
         let mut process = Process::start("seed", command, &self.dir, Some(http), Stdio::null());
         process.ready().await;
         Seed {
@@ -186,7 +189,7 @@ impl Cluster {
             "--cache-dir".into(),
             dir.join("cache").display().to_string(),
         ]);
-        command.extend(args.iter().map(|arg| arg.to_string()));
+        finish(&mut command, args);
         let mut process = Process::start(name, command, &self.dir, Some(http), Stdio::null());
         process.ready().await;
         Node {
@@ -195,6 +198,15 @@ impl Cluster {
             socket,
         }
     }
+}
+
+/// Adds the caller's arguments, and a cache size of our own where they name none: the default depends on how
+/// full this machine's disk is.
+fn finish(command: &mut Vec<String>, extra: &[&str]) {
+    if !extra.contains(&"--cache-size") {
+        command.extend(["--cache-size".into(), CACHE_SIZE.into()]);
+    }
+    command.extend(extra.iter().map(|arg| arg.to_string()));
 }
 
 impl Drop for Cluster {
