@@ -676,9 +676,14 @@ async fn content_that_differs_from_its_digest_reaches_nobody() {
 }
 
 async fn until_revoked(node: &Node) {
-    while !node.process.log_text().contains("revoked") {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    let bound = std::time::Duration::from_secs(30);
+    let revoked = async {
+        while !node.process.log_text().contains("revoked") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let told = tokio::time::timeout(bound, revoked).await;
+    told.unwrap_or_else(|_| panic!("the node was not told: {}", node.process.log_text()));
 }
 
 #[tokio::test(flavor = "multi_thread")]

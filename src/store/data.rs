@@ -293,6 +293,7 @@ impl CacheFile {
 
     /// Drops the content for good: its digest was wrong. Readers get errors until the file is made anew.
     pub fn revoke(&self) -> Result<(), StoreError> {
+        tracing::error!(file = %self.key, "content does not match the hub's digest, revoked");
         let freed = self.lock().revoke();
         self.budget.give(freed);
         self.changed();
