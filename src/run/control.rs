@@ -126,15 +126,6 @@ impl Control for ControlService {
         Ok(Response::new(ReceiverStream::new(stream)))
     }
 
-    async fn unmount(
-        &self,
-        _: tonic::Request<proto::UnmountRequest>,
-    ) -> Result<Response<proto::Json>, Status> {
-        Err(Status::unimplemented(
-            "umount the directory: its owner notices",
-        ))
-    }
-
     async fn status(
         &self,
         _: tonic::Request<proto::StatusRequest>,

@@ -23,7 +23,7 @@ pub async fn get(config: GetConfig) -> Result<(), Failure> {
     let work = async {
         match open_store(&config.cache) {
             Ok(store) => {
-                let (engine, _) = engine(store, &config, &shutdown).await?;
+                let engine = engine(store, &config, &shutdown).await?;
                 command::get(&engine, &request(&config), sender).await
             }
             Err(StoreError::Owned { dir }) => attach::get(&dir, &request(&config), sender).await,
@@ -45,7 +45,7 @@ pub async fn resolve(config: GetConfig) -> Result<(), Failure> {
     let done = match open_store(&config.cache) {
         Ok(store) => {
             let shutdown = CancellationToken::new();
-            let (engine, _) = engine(store, &config, &shutdown).await?;
+            let engine = engine(store, &config, &shutdown).await?;
             let request = request(&config);
             command::resolve(&engine, &request)
                 .await?
@@ -62,7 +62,7 @@ async fn engine(
     store: crate::store::Store,
     config: &GetConfig,
     shutdown: &CancellationToken,
-) -> Result<(Engine, ()), Failure> {
+) -> Result<Engine, Failure> {
     let status = StatusSource {
         role: "get",
         store: store.clone(),
@@ -84,7 +84,7 @@ async fn engine(
             .await?
         }
     };
-    Ok((engine, ()))
+    Ok(engine)
 }
 
 fn request(config: &GetConfig) -> Request {

@@ -241,8 +241,7 @@ impl<K: Eq + Hash, V: Clone> Answers<K, V> {
     {
         let question = self.question(key);
         let mut answer = question.answer.lock().await;
-        if let Some((at, value)) = answer.as_ref().filter(|(at, _)| at.elapsed() < self.ttl) {
-            let _ = at;
+        if let Some((_, value)) = answer.as_ref().filter(|(at, _)| at.elapsed() < self.ttl) {
             return Ok(value.clone());
         }
         let value = ask().await?;
