@@ -4,13 +4,16 @@ SHELL := /bin/bash
 CARGO ?= cargo
 TOOLS = $(shell scripts/tools.sh)
 
-.PHONY: help demo test test-fast bench lint clean
+.PHONY: help demo test test-fast test-kubernetes bench image goldens manifests lint clean
 
 help:
 	@echo 'make demo       a real model on three nodes, fetched from its hub once'
 	@echo 'make test       every test'
 	@echo 'make test-fast  the tests to run all day'
+	@echo 'make test-kubernetes  the tests in a real cluster; KUBERNETES=1.37 for another version'
 	@echo 'make bench      the figures of the README'
+	@echo 'make image      the container image, as an archive in target/image'
+	@echo 'make manifests  deploy/manifests, rendered from the chart'
 
 demo:
 	@scripts/check.sh
@@ -25,6 +28,16 @@ test:
 test-fast:
 	@scripts/check.sh
 	@scripts/test.sh fast
+
+test-kubernetes:
+	@scripts/check.sh
+	@scripts/kubernetes.sh
+
+image:
+	@scripts/image.sh
+
+manifests goldens:
+	@scripts/goldens.sh
 
 bench:
 	@scripts/check.sh

@@ -15,6 +15,9 @@ cargo clippy --quiet --all-targets --features testing -- --deny warnings
 if [ "$mode" = all ]; then
     echo '== licences and advisories of the dependencies'
     scripts/deny.sh
+    echo '== Kubernetes and csi-sanity, where the cache has them not'
+    bash tests/kubernetes/lab/build.sh
+    . tests/kubernetes/lab/env.sh
 fi
 
 echo '== unit, property and conformance tests, then real processes and mounts'
@@ -33,6 +36,15 @@ for suite in $(ls tests/*.rs | xargs -n1 basename -s .rs); do
     fi
 done
 [ "$passed" -gt 0 ] || status=1
+
+if [ "$mode" = all ]; then
+    echo '== a real Kubernetes'
+    scripts/kubernetes.sh 2>&1 | tee "$log" || status=1
+    count() { tail -1 "$log" | grep -oP "[0-9]+(?= $1)" || echo 0; }
+    kubernetes=$(count passed)
+    [ "$kubernetes" -gt 0 ] || { echo 'the Kubernetes suite ran no test' >&2; status=1; }
+    passed=$((passed + kubernetes)) failed=$((failed + $(count failed) + $(count error)))
+fi
 echo
 echo "$passed passed, $failed failed"
 exit "$status"

@@ -17,6 +17,7 @@ mk kcm system:kube-controller-manager lab ""
 mk sched system:kube-scheduler lab ""
 mk proxy system:kube-proxy lab ""
 for n in 1 2 3; do mk node$n system:node:$(node_name $n) system:nodes "DNS:$(node_name $n),IP:$(node_ip $n)"; done
+mk hub hub lab "IP:$(node_ip 1)"                       # a model hub behind a private CA
 mk apikubelet kube-apiserver-kubelet system:masters ""
 openssl genrsa -out sa.key 2048 2>/dev/null; openssl rsa -in sa.key -pubout -out sa.pub 2>/dev/null
 for n in admin kcm sched proxy node1 node2 node3; do cat > $n.kubeconfig <<K

@@ -4,9 +4,10 @@ set -uo pipefail
 . "$(dirname "$0")/env.sh"
 N=$1; D=$S/node$N; CR=/lab/node$N
 hostname $(node_name $N)
-mkdir -p $D/{kubelet,varlog/pods,varlog/containers,cni,containerd} $S/logs
-mkdir -p /var/lib/kubelet /run/containerd /var/log/pods /var/log/containers /var/lib/cni
+mkdir -p $D/{kubelet,cache,varlog/pods,varlog/containers,cni,containerd} $S/logs
+mkdir -p /var/lib/model-p2p /var/lib/kubelet /run/containerd /var/log/pods /var/log/containers /var/lib/cni
 mount --bind $D/kubelet /var/lib/kubelet && mount --make-rshared /var/lib/kubelet   # before kubelet starts
+mount --bind $D/cache /var/lib/model-p2p                                                # a disk of its own for the node
 mount -t tmpfs tmpfs /run/containerd; mount -t tmpfs tmpfs /var/lib/cni
 mkdir -p /run/netns; mount -t tmpfs tmpfs /run/netns; mount --make-rshared /run/netns
 mount --bind $D/varlog/pods /var/log/pods; mount --bind $D/varlog/containers /var/log/containers
