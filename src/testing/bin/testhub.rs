@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 const USAGE: &str = "usage: testhub [--listen ADDR:PORT] [--cdn ADDR:PORT]
-    --repo OWNER/NAME=DIR ... --pattern OWNER/NAME:PATH=BYTES ...
+    --repo OWNER/NAME=DIR ... --pattern OWNER/NAME:PATH=BYTES ... --sparse OWNER/NAME:PATH=BYTES ...
     [--gated OWNER/NAME] [--private OWNER/NAME] [--token TOKEN]
     [--rate BYTES_PER_S] [--latency-ms N] [--page ROWS]";
 
@@ -63,7 +63,8 @@ impl Asked {
             "--gated" => self.gated.push(value.to_owned()),
             "--private" => self.private.push(value.to_owned()),
             "--repo" => return self.directory(value),
-            "--pattern" => return self.pattern(value),
+            "--pattern" => return self.pattern(value, TestRepo::pattern),
+            "--sparse" => return self.pattern(value, TestRepo::pattern_unhashed),
             _ => bail!("unknown option"),
         }
         Ok(())
@@ -85,15 +86,20 @@ impl Asked {
         self.change(id, |repo| repo.directory(Path::new(directory)))
     }
 
-    /// The seed is the path's, so that equal paths in two repositories are one content.
-    fn pattern(&mut self, value: &str) -> Result<()> {
+    /// The seed is the path's, so that equal paths in two repositories are one content. What is sparse states a
+    /// digest that is made up: nobody reads it whole.
+    fn pattern(
+        &mut self,
+        value: &str,
+        add: fn(TestRepo, &str, u64, u64) -> TestRepo,
+    ) -> Result<()> {
         let split = value
             .split_once(':')
             .and_then(|(id, rest)| Some((id, rest.rsplit_once('=')?)));
         let (id, (path, size)) = split.context("is not OWNER/NAME:PATH=BYTES")?;
         let size = number(size)?;
         let seed = pattern::seed_of(path);
-        self.change(id, |repo| Ok(repo.pattern(path, seed, size)))
+        self.change(id, |repo| Ok(add(repo, path, seed, size)))
     }
 
     /// Gives the tokens to the repositories that ask for one.
