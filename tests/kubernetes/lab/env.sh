@@ -8,6 +8,8 @@ KUBE=$CACHE/kube-$KUBERNETES-$(digest "$LAB"/tools/kube-"$KUBERNETES"/go.* "$LAB
 OTHERS=$CACHE/others-$(digest "$LAB"/tools/{dns,etcd,helm,provisioner,sanity}/go.* "$LAB"/tools/dns/main.go "$LAB"/pause.c)
 S=${S:-$CACHE/state}
 NODES=${NODES:-2}
+# Alpha there: volume health as pods and claims show it.
+GATES=; [ "$KUBERNETES" = 1.37 ] && GATES=--feature-gates=CSIVolumeHealth=true
 node_name() { echo "labnode$1"; }
 node_ip() { echo "198.51.100.$((1 + $1))"; }   # TEST-NET-2: exists only inside the lab's network namespace
 node_cidr() { echo "10.244.$1.0/24"; }

@@ -22,7 +22,7 @@ run apiserver kube-apiserver --etcd-servers=http://127.0.0.1:2379 --bind-address
   --service-cluster-ip-range=$SVC_CIDR --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction --allow-privileged=true \
   --client-ca-file=ca.crt --tls-cert-file=apiserver.crt --tls-private-key-file=apiserver.key \
   --service-account-key-file=sa.pub --service-account-signing-key-file=sa.key --service-account-issuer=https://kubernetes.default.svc.cluster.local \
-  --kubelet-client-certificate=apikubelet.crt --kubelet-client-key=apikubelet.key --kubelet-preferred-address-types=InternalIP --v=1 ${APISERVER_EXTRA:-}
+  --kubelet-client-certificate=apikubelet.crt --kubelet-client-key=apikubelet.key --kubelet-preferred-address-types=InternalIP --v=1 $GATES
 for n in $(seq $NODES); do bash $LAB/node-ctl.sh start $n; done
 for i in $(seq 600); do kubectl get --raw=/readyz >/dev/null 2>&1 && break; sleep 0.2; done; mark "apiserver ready"
 run kcm kube-controller-manager --kubeconfig=kcm.kubeconfig --authentication-kubeconfig=kcm.kubeconfig --authorization-kubeconfig=kcm.kubeconfig \

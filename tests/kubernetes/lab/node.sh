@@ -64,7 +64,7 @@ K
 run(){ local n=$1; shift; "$@" > $S/logs/$n$N.log 2>&1 & echo $! > $D/$n.pid; }
 run containerd containerd --config $D/containerd.toml
 for i in $(seq 100); do ctr version >/dev/null 2>&1 && break; sleep 0.1; done
-run kubelet kubelet --config=$D/kubelet.yaml --kubeconfig=$S/pki/node$N.kubeconfig --hostname-override=$(node_name $N) --node-ip=$(node_ip $N) --root-dir=/var/lib/kubelet --v=2 ${KUBELET_EXTRA:-}
+run kubelet kubelet --config=$D/kubelet.yaml --kubeconfig=$S/pki/node$N.kubeconfig --hostname-override=$(node_name $N) --node-ip=$(node_ip $N) --root-dir=/var/lib/kubelet --v=2 $GATES
 run proxy kube-proxy --kubeconfig=$S/pki/proxy.kubeconfig --proxy-mode=${PROXY:-nftables} --cluster-cidr=10.244.0.0/16 --hostname-override=$(node_name $N) \
   --conntrack-max-per-core=0 --conntrack-tcp-timeout-established=0 --conntrack-tcp-timeout-close-wait=0 --healthz-bind-address=127.0.0.1:10256 --metrics-bind-address=127.0.0.1:10249
 for t in $S/images/pause.tar $S/images/*.tar; do ctr -n k8s.io images import "$t"; done > $S/logs/images$N.log 2>&1; touch $D/images.ready
