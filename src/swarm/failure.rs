@@ -1,6 +1,7 @@
 //! Failures across gRPC: the kind travels as metadata `x-model-p2p-failure`, whatever the code.
 
 use crate::model::{Failure, FailureKind};
+use std::error::Error;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -21,7 +22,21 @@ pub fn failure_of(status: &Status) -> Failure {
     let kind = kind
         .and_then(|kind| kind.to_str().ok())
         .map_or(FailureKind::Unavailable, FailureKind::from_name);
-    Failure::new(kind, status.message())
+    Failure::new(kind, text_of(status))
+}
+
+/// The message with what stands behind it: the transport's own says no more than "transport error".
+pub fn text_of(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut next = status.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
 }
 
 fn code_of(kind: FailureKind) -> Code {

@@ -641,11 +641,11 @@ async fn a_seed_server_serves_a_node_on_two_ports_and_ends_at_shutdown() {
         origin.clone(),
         origin,
     );
-    let served = tokio::spawn(server.run(control, pieces, shutdown.clone()));
+    let served = tokio::spawn(server.run(control, None, pieces, shutdown.clone()));
     let a = node("a", &[&addr], &shutdown).await;
     a.fetch_all(&file, 2).await;
     a.assert_holds(&file, &content);
-    let catalog = RemoteCatalog::new(vec![addr]).expect("a catalog");
+    let catalog = RemoteCatalog::new(&[addr], None).expect("a catalog");
     assert_eq!(
         catalog
             .listing(&pin(), None)
