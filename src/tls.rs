@@ -10,6 +10,7 @@
 
 mod accept;
 mod authority;
+mod blame;
 mod bootstrap;
 mod dial;
 mod dir;
@@ -19,11 +20,12 @@ mod roots;
 
 pub use accept::{Connection, Peer};
 pub use authority::CertSet;
+pub use blame::{is_refused, is_untrusted};
 pub use bootstrap::{CA, Held, Outcome, Shelf, bootstrap};
 pub use dir::TlsDir;
 pub use folder::Folder;
 pub use role::Role;
-pub use roots::{hub_client, is_untrusted};
+pub use roots::hub_client;
 
 use crate::model::{Failure, FailureKind};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};

@@ -75,13 +75,13 @@ impl Engine {
         read_timeout: Duration,
         shutdown: CancellationToken,
     ) -> Result<Engine, Failure> {
+        let tls = tls(config.tls_dir.as_deref())?;
         let listener = bind(config.listen).await?;
         let bound = listener
             .local_addr()
             .map_err(|error| address_failure(config.listen, &error))?;
         let advertised = config.advertise.unwrap_or_else(|| advertised(bound));
         tracing::info!(listen = %bound, %advertised, seeds = ?config.seeds, "joining the swarm");
-        let tls = tls(config.tls_dir.as_deref())?;
         let seeds = config.seeds.clone();
         let config = SwarmConfig {
             tls,

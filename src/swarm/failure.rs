@@ -1,7 +1,7 @@
 //! Failures across gRPC: the kind travels as metadata `x-model-p2p-failure`, whatever the code.
 
 use crate::model::{Failure, FailureKind};
-use std::error::Error;
+use crate::tls::is_refused;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -25,18 +25,15 @@ pub fn failure_of(status: &Status) -> Failure {
     Failure::new(kind, text_of(status))
 }
 
-/// The message with what stands behind it: the transport's own says no more than "transport error".
+/// The message, and why where the transport refuses to say: the seed did not accept our certificate.
 pub fn text_of(status: &Status) -> String {
-    let mut text = status.message().to_owned();
-    let mut next = status.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.ends_with(&cause_text) {
-            text = format!("{text}: {cause_text}");
+    match is_refused(status) {
+        true => {
+            "seed refused this certificate: check that --tls-dir is of its CA and has not expired"
+                .into()
         }
-        next = cause.source();
+        false => status.message().to_owned(),
     }
-    text
 }
 
 fn code_of(kind: FailureKind) -> Code {

@@ -21,6 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+mod tls;
+
 fn content(size: u64) -> Bytes {
     let byte = |at: u64| (at.wrapping_mul(2_654_435_761) >> 24) as u8;
     (0..size).map(byte).collect::<Vec<_>>().into()
@@ -594,7 +596,7 @@ async fn a_token_does_not_leave_the_machine_in_the_clear() {
     };
     let failure = a.swarm.piece(&file, 0).await.expect_err("refused");
     assert_eq!(failure.kind, FailureKind::Unauthenticated);
-    assert!(failure.message.contains("TLS") && !failure.message.contains("hf_secret"));
+    assert!(failure.message.contains("--tls-dir") && !failure.message.contains("hf_secret"));
     shutdown.cancel();
 }
 

@@ -51,7 +51,7 @@ impl TlsDir {
         TlsDir::open_checked(dir, CHECK_EVERY)
     }
 
-    pub(super) fn open_checked(dir: &Path, check_every: Duration) -> Result<Arc<TlsDir>, TlsError> {
+    pub(crate) fn open_checked(dir: &Path, check_every: Duration) -> Result<Arc<TlsDir>, TlsError> {
         let files = Files::read(dir)?;
         let state = State {
             checked: Instant::now(),

@@ -6,7 +6,6 @@
 use super::dir::certificates;
 use super::{TlsError, provider};
 use rustls::{ClientConfig, RootCertStore};
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
 /// Debian, Red Hat, Alpine.
@@ -55,23 +54,4 @@ pub fn hub_client(ca_file: Option<&Path>, protocols: &[&str]) -> Result<ClientCo
 fn read(path: &Path) -> Result<Vec<rustls::pki_types::CertificateDer<'static>>, String> {
     let pem = std::fs::read(path).map_err(|error| error.to_string())?;
     certificates(&pem)
-}
-
-/// Whether this error, or one it stands on, is a certificate that was not believed.
-pub fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(rustls::Error::InvalidCertificate(_)) = error.downcast_ref() {
-            return true;
-        }
-        // An io::Error hides what it wraps from `source`.
-        let inner = error
-            .downcast_ref::<std::io::Error>()
-            .and_then(|error| error.get_ref());
-        next = match inner {
-            Some(inner) => Some(inner),
-            None => error.source(),
-        };
-    }
-    false
 }
