@@ -10,7 +10,8 @@ mod flags;
 use crate::config::Format;
 use clap::{Parser, Subcommand};
 use commands::{
-    ControllerArgs, GetArgs, MountArgs, NodeArgs, ResolveArgs, SeedArgs, StatusArgs, UnmountArgs,
+    BootstrapArgs, ControllerArgs, GetArgs, MountArgs, NodeArgs, ResolveArgs, SeedArgs, StatusArgs,
+    UnmountArgs,
 };
 
 /// Mounts AI model repositories as read-only volumes: there in seconds, read lazily, fetched once.
@@ -57,11 +58,14 @@ pub enum Command {
     /// Run the CSI controller service
     #[command(after_help = CONTROLLER_EXAMPLES)]
     Controller(ControllerArgs),
+    /// Make the certificates for TLS between seeds, nodes and controllers, or renew old ones
+    #[command(after_help = BOOTSTRAP_EXAMPLES)]
+    Bootstrap(BootstrapArgs),
 }
 
 const MOUNT_EXAMPLES: &str = "Examples:
   model-p2p mount hf://Qwen/Qwen3-8B /mnt/qwen
-  model-p2p mount hf://Qwen/Qwen3-8B@main /mnt/qwen --seed seed-0.example:7440 --insecure";
+  model-p2p mount hf://Qwen/Qwen3-8B@main /mnt/qwen --seed seed-0.example:7440 --tls-dir /etc/model-p2p/node";
 const UNMOUNT_EXAMPLES: &str = "Examples:
   model-p2p unmount /mnt/qwen
   umount /mnt/qwen";
@@ -75,14 +79,18 @@ const STATUS_EXAMPLES: &str = "Examples:
   model-p2p status
   model-p2p status --cache-dir /var/lib/model-p2p --json";
 const NODE_EXAMPLES: &str = "Examples:
-  model-p2p node --node-id $(hostname) --seed seed-0.example:7440 --insecure
+  model-p2p node --node-id $(hostname) --seed seed-0.example:7440 --tls-dir /etc/model-p2p/node
   model-p2p node --node-id dev --all-in-one --csi-endpoint unix:///tmp/csi.sock";
 const SEED_EXAMPLES: &str = "Examples:
-  model-p2p seed --cache-dir /var/lib/model-p2p --insecure
+  model-p2p seed --cache-dir /var/lib/model-p2p --tls-dir /etc/model-p2p/seed
   model-p2p seed --hub hf=https://hf-mirror.example --listen 0.0.0.0:7441 --insecure";
 const CONTROLLER_EXAMPLES: &str = "Examples:
-  model-p2p controller --seed seed-0.example:7440 --csi-endpoint unix:///csi/csi.sock --insecure
+  model-p2p controller --seed seed-0.example:7440 --csi-endpoint unix:///csi/csi.sock --tls-dir /tls
   MODEL_P2P_SEED=seed-0.example:7440 model-p2p controller --csi-endpoint unix:///csi/csi.sock --insecure";
+
+const BOOTSTRAP_EXAMPLES: &str = "Examples:
+  model-p2p bootstrap --namespace model-p2p
+  model-p2p bootstrap --out /etc/model-p2p";
 
 /// Reads the command line; ends the process with code 2 when it is wrong.
 pub fn parse() -> Cli {

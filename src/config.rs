@@ -33,6 +33,8 @@ pub struct PeerConfig {
     pub seeds: Vec<String>,
     pub listen: SocketAddr,
     pub advertise: Option<SocketAddr>,
+    /// Certificates for control traffic; without them it is plain.
+    pub tls_dir: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,6 +85,7 @@ pub struct SeedConfig {
     pub control: SocketAddr,
     pub listen: SocketAddr,
     pub http: SocketAddr,
+    pub tls_dir: Option<PathBuf>,
     pub hubs: HubsConfig,
     pub cache: CacheConfig,
 }
@@ -91,5 +94,13 @@ pub struct SeedConfig {
 pub struct ControllerConfig {
     pub csi_endpoint: String,
     pub seeds: Vec<String>,
+    pub tls_dir: Option<PathBuf>,
     pub cache: CacheConfig,
+}
+
+/// Where the cluster's certificates are kept.
+#[derive(Clone, Debug)]
+pub enum BootstrapConfig {
+    Secrets { namespace: String, prefix: String },
+    Folder(PathBuf),
 }

@@ -7,6 +7,8 @@ pub mod cli;
 pub mod config;
 pub mod run;
 
+pub mod kubernetes;
+
 pub mod csi;
 pub mod mount;
 
@@ -20,6 +22,8 @@ pub mod swarm;
 pub mod seed;
 
 pub mod hub;
+
+pub mod tls;
 
 pub mod model;
 pub mod source;

@@ -41,6 +41,7 @@ async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
         Command::Node(args) => run::node(args.config()?).await,
         Command::Seed(args) => run::seed(args.config()?).await,
         Command::Controller(args) => run::controller(args.config()?).await,
+        Command::Bootstrap(args) => run::bootstrap(args.config()?).await,
     };
     done.map(|()| ExitCode::SUCCESS)
 }

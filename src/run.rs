@@ -1,6 +1,7 @@
 //! The roles: each reads its configuration, starts its rooms, says what listens where, and ends in order.
 
 mod attach;
+mod bootstrap;
 mod command;
 mod control;
 mod controller;
@@ -14,6 +15,7 @@ mod seed;
 mod signal;
 mod status;
 
+pub use bootstrap::bootstrap;
 pub use controller::controller;
 pub use get::{get, resolve};
 pub use mount::{mount, unmount};

@@ -7,6 +7,7 @@
 mod body;
 mod catalog;
 mod digest;
+mod guard;
 mod ingest;
 mod intake;
 mod local;

@@ -772,3 +772,88 @@ async fn a_cache_that_the_kernel_cannot_serve_from_is_read_through_the_daemon() 
         0
     );
 }
+
+/// The certificates of one `bootstrap` carry a volume from the controller's CreateVolume to bytes in a pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates() {
+    let mut cluster = cluster();
+    let tls = cluster.dir.join("tls");
+    let bootstrap = ["bootstrap", "--out", &tls.display().to_string()];
+    for words in ["seed made\n", "seed kept\n"] {
+        let output = program(&cluster, "", &bootstrap);
+        assert!(output.status.success(), "{}", last_line(&output));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(said.contains(words), "{said}");
+    }
+    let [seed_tls, node_tls, controller_tls] =
+        ["seed", "node", "controller"].map(|role| tls.join(role).display().to_string());
+    let hub = cluster.hub(&sample_args()).await;
+    let seed = cluster.seed(&hub, &["--tls-dir", &seed_tls]).await;
+    let node = cluster
+        .node("node-1", &seed, &["--tls-dir", &node_tls])
+        .await;
+    let (_controller, provisioner) = cluster
+        .controller(&seed, &["--tls-dir", &controller_tls])
+        .await;
+    let model = format!("hf://{REPO}@main");
+    let (id, context) = provisioner
+        .create("pvc-1", &[("model", &model)])
+        .await
+        .expect("a volume");
+    let (kubelet, target) = (node.kubelet().await, node.target("pod"));
+    let published = kubelet.publish(&id, context, None, &target).await;
+    published.expect("published");
+    assert_eq!(digests(&target), digests(&tools().sample("whole")));
+    assert!(
+        seed.process
+            .log_text()
+            .contains("pieces travel in the clear"),
+        "{}",
+        seed.process.log_text()
+    );
+    // A certificate with another role opens nothing, and says so to whom it is given.
+    let refused = program(
+        &cluster,
+        "",
+        &[
+            "resolve",
+            &model,
+            "--seed",
+            &seed.control,
+            "--tls-dir",
+            &seed_tls,
+        ],
+    );
+    assert_eq!(refused.status.code(), Some(4), "{}", last_line(&refused));
+    assert!(
+        last_line(&refused).contains("role node or controller or admin"),
+        "{}",
+        last_line(&refused)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_talks_in_the_clear_without_having_said_so() {
+    let cluster = cluster();
+    for (flags, words) in [
+        (vec![], "--tls-dir DIR"),
+        (
+            vec!["--insecure", "--tls-dir", "/nonexistent"],
+            "one of them",
+        ),
+        (vec!["--tls-dir", "/nonexistent"], "model-p2p bootstrap"),
+    ] {
+        let node = ["node", "--node-id", "n", "--seed", "127.0.0.1:9"];
+        let controller = ["controller", "--seed", "127.0.0.1:9"];
+        for command in [&["seed"][..], &node, &controller] {
+            let output = program(&cluster, "", &[command, &flags].concat());
+            let line = last_line(&output);
+            assert_eq!(
+                output.status.code(),
+                Some(2),
+                "{command:?} {flags:?}: {line}"
+            );
+            assert!(line.contains(words), "{command:?} {flags:?}: {line}");
+        }
+    }
+}

@@ -1,10 +1,11 @@
 //! The commands' own flags, and the configuration each makes of them.
 
 use super::flags::{
-    CacheArgs, HubArgs, PeerArgs, ReferenceArgs, TokenArgs, ViewArgs, host_name, secure, usage,
+    CacheArgs, HubArgs, PeerArgs, ReferenceArgs, TokenArgs, TransportArgs, ViewArgs, host_name,
+    usage,
 };
 use crate::config::{
-    CacheConfig, ControllerConfig, GetConfig, MountConfig, NodeConfig, SeedConfig,
+    BootstrapConfig, CacheConfig, ControllerConfig, GetConfig, MountConfig, NodeConfig, SeedConfig,
 };
 use crate::model::{Failure, View};
 use clap::Args;
@@ -221,9 +222,8 @@ pub struct SeedArgs {
         value_name = "ADDR"
     )]
     http: SocketAddr,
-    /// Talk to nodes without TLS; tokens are then accepted over loopback only
-    #[arg(long, env = "MODEL_P2P_INSECURE", hide_env = true)]
-    insecure: bool,
+    #[command(flatten)]
+    transport: TransportArgs,
     #[command(flatten)]
     hubs: HubArgs,
     #[command(flatten)]
@@ -246,6 +246,31 @@ pub struct ControllerArgs {
     cache: CacheArgs,
     #[command(flatten)]
     peer: PeerArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct BootstrapArgs {
+    /// Keep the certificates in Secrets of this namespace
+    #[arg(long, env = "MODEL_P2P_NAMESPACE", hide_env = true, value_name = "NS")]
+    namespace: Option<String>,
+    /// What the names of the Secrets begin with
+    #[arg(
+        long,
+        env = "MODEL_P2P_PREFIX",
+        hide_env = true,
+        default_value = "model-p2p",
+        value_name = "NAME"
+    )]
+    prefix: String,
+    /// Keep them in DIR/{ca,seed,node,controller,admin} instead, without Kubernetes
+    #[arg(
+        long,
+        env = "MODEL_P2P_OUT",
+        hide_env = true,
+        value_name = "DIR",
+        conflicts_with = "namespace"
+    )]
+    out: Option<PathBuf>,
 }
 
 impl MountArgs {
@@ -342,15 +367,30 @@ impl NodeArgs {
 
 impl SeedArgs {
     pub fn config(self) -> Result<SeedConfig, Failure> {
-        secure(self.insecure)?;
         Ok(SeedConfig {
             name: self.name.unwrap_or_else(host_name),
             control: self.control,
             listen: self.listen,
             http: self.http,
+            tls_dir: self.transport.tls_dir()?,
             hubs: self.hubs.config()?,
             cache: self.cache.config()?,
         })
+    }
+}
+
+impl BootstrapArgs {
+    pub fn config(self) -> Result<BootstrapConfig, Failure> {
+        match (self.out, self.namespace) {
+            (Some(dir), _) => Ok(BootstrapConfig::Folder(dir)),
+            (None, Some(namespace)) => Ok(BootstrapConfig::Secrets {
+                namespace,
+                prefix: self.prefix,
+            }),
+            (None, None) => Err(usage(
+                "give --namespace NS for Secrets, or --out DIR for files",
+            )),
+        }
     }
 }
 
@@ -361,6 +401,7 @@ impl ControllerArgs {
         Ok(ControllerConfig {
             csi_endpoint: self.csi_endpoint,
             seeds: peer.seeds,
+            tls_dir: peer.tls_dir,
             cache: self.cache.config()?,
         })
     }

@@ -53,7 +53,17 @@ pub struct PeerArgs {
         value_delimiter = ','
     )]
     pub seed: Vec<String>,
-    /// Talk to seeds and peers without TLS; tokens then travel over loopback only
+    #[command(flatten)]
+    pub transport: TransportArgs,
+}
+
+/// Exactly one of the two: nobody talks in the clear without having said so.
+#[derive(Debug, Args)]
+pub struct TransportArgs {
+    /// ca.crt, tls.crt and tls.key for TLS between nodes, controllers and seeds
+    #[arg(long, env = "MODEL_P2P_TLS_DIR", hide_env = true, value_name = "DIR")]
+    pub tls_dir: Option<PathBuf>,
+    /// No TLS; hub tokens then travel over loopback only
     #[arg(long, env = "MODEL_P2P_INSECURE", hide_env = true)]
     pub insecure: bool,
 }
@@ -202,7 +212,7 @@ impl PeerArgs {
         if self.seed.is_empty() {
             return Ok(None);
         }
-        secure(self.insecure)?;
+        let tls_dir = self.transport.tls_dir()?;
         if let Some(seed) = self.seed.iter().find(|seed| !seed.contains(':')) {
             return Err(usage(format!(
                 "--seed {seed}: HOST:PORT is expected, e.g. seed-0.example:7440"
@@ -213,16 +223,24 @@ impl PeerArgs {
             seeds: self.seed,
             listen,
             advertise,
+            tls_dir,
         }))
     }
 }
 
-pub fn secure(insecure: bool) -> Result<(), Failure> {
-    match insecure {
-        true => Ok(()),
-        false => Err(usage(
-            "TLS between nodes and seeds is not in this release: on a trusted network add --insecure",
-        )),
+impl TransportArgs {
+    /// The directory of certificates, or none for plain traffic.
+    pub fn tls_dir(self) -> Result<Option<PathBuf>, Failure> {
+        match (self.tls_dir, self.insecure) {
+            (Some(dir), false) => Ok(Some(dir)),
+            (None, true) => Ok(None),
+            (Some(_), true) => Err(usage(
+                "--tls-dir and --insecure contradict each other: give one of them",
+            )),
+            (None, false) => Err(usage(
+                "give --tls-dir DIR with certificates (`model-p2p bootstrap` makes them), or --insecure on a trusted network",
+            )),
+        }
     }
 }
 

@@ -7,11 +7,12 @@
 use super::HubError;
 use crate::metrics::METRICS;
 use crate::model::{FailureKind, Token};
+use crate::tls::{hub_client, is_untrusted};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
-use reqwest::{Certificate, Client, redirect};
+use reqwest::{Client, redirect};
 use std::error::Error;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use url::Url;
 
@@ -28,7 +29,7 @@ const REDIRECTS_MAX: usize = 5;
 
 #[derive(Clone, Debug)]
 pub struct HttpConfig {
-    /// PEM certificates to trust beside the system's.
+    /// PEM certificates to trust beside the public roots and the system's.
     pub ca_file: Option<PathBuf>,
     pub connect_timeout: Duration,
     /// The longest silence inside an answer.
@@ -86,17 +87,17 @@ pub struct Http {
 
 impl Http {
     pub fn new(label: &'static str, config: &HttpConfig) -> Result<Http, HubError> {
-        let certificates = match &config.ca_file {
-            Some(path) => certificates(path)?,
-            None => Vec::new(),
-        };
-        let builder = || {
-            Client::builder()
-                .user_agent(concat!("model-p2p/", env!("CARGO_PKG_VERSION")))
-                .redirect(redirect::Policy::none())
-                .connect_timeout(config.connect_timeout)
-                .read_timeout(config.idle_timeout)
-                .tls_certs_merge(certificates.clone())
+        let builder = |protocols| {
+            let tls = hub_client(config.ca_file.as_deref(), protocols)
+                .map_err(|error| HubError::last(FailureKind::BadReference, error.to_string()))?;
+            Ok::<_, HubError>(
+                Client::builder()
+                    .tls_backend_preconfigured(tls)
+                    .user_agent(concat!("model-p2p/", env!("CARGO_PKG_VERSION")))
+                    .redirect(redirect::Policy::none())
+                    .connect_timeout(config.connect_timeout)
+                    .read_timeout(config.idle_timeout),
+            )
         };
         let broken = |error: reqwest::Error| {
             HubError::last(
@@ -105,9 +106,12 @@ impl Http {
             )
         };
         Ok(Http {
-            api: builder().build().map_err(broken)?,
+            api: builder(&["h2", "http/1.1"])?.build().map_err(broken)?,
             // One connection a stream: with HTTP/2 all bulk reads would share one flow-control window.
-            data: builder().http1_only().build().map_err(broken)?,
+            data: builder(&["http/1.1"])?
+                .http1_only()
+                .build()
+                .map_err(broken)?,
             label,
         })
     }
@@ -209,24 +213,6 @@ pub fn check_foreign(from: &Url, to: &Url) -> Result<(), HubError> {
     }
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate>, HubError> {
-    let bad = |cause: String| {
-        HubError::last(
-            FailureKind::BadReference,
-            format!(
-                "CA file {}: {cause}: give a file of PEM certificates",
-                path.display()
-            ),
-        )
-    };
-    let pem = std::fs::read(path).map_err(|error| bad(error.to_string()))?;
-    let found = Certificate::from_pem_bundle(&pem).map_err(|error| bad(causes(&error)))?;
-    match found.is_empty() {
-        true => Err(bad("holds no certificate".into())),
-        false => Ok(found),
-    }
-}
-
 fn headers(get: &Get<'_>) -> Result<HeaderMap, HubError> {
     let mut headers = HeaderMap::new();
     // Without it the hub gzips text on the fly, drops its length and ignores ranges.
@@ -250,7 +236,15 @@ fn headers(get: &Get<'_>) -> Result<HeaderMap, HubError> {
 }
 
 fn wire(url: &Url, error: reqwest::Error) -> HubError {
-    HubError::passing(format!("{}: {}", shown(url), causes(&error.without_url())))
+    let error = error.without_url();
+    let text = format!("{}: {}", shown(url), causes(&error));
+    match is_untrusted(&error) {
+        true => HubError::last(
+            FailureKind::Unavailable,
+            format!("{text}: give the certificate of the hub's CA with --ca-file"),
+        ),
+        false => HubError::passing(text),
+    }
 }
 
 /// An error with its causes on one line: the library's own text stops at "error sending request".

@@ -1,6 +1,6 @@
 //! The controller daemon: the CSI controller service, which only resolves.
 
-use super::engine::open_store;
+use super::engine::{open_store, tls};
 use super::{node, signal};
 use crate::config::ControllerConfig;
 use crate::csi;
@@ -13,7 +13,8 @@ pub async fn controller(config: ControllerConfig) -> Result<(), Failure> {
     let shutdown = signal::shutdown()?;
     let store = open_store(&config.cache)?;
     let records = Arc::new(csi::IndexRecords::new(store, "controller-volumes"));
-    let catalog = Arc::new(RemoteCatalog::new(config.seeds.clone())?);
+    let tls = tls(config.tls_dir.as_deref())?;
+    let catalog = Arc::new(RemoteCatalog::new(&config.seeds, tls.as_ref())?);
     let socket = node::socket(&config.csi_endpoint)?;
     let readiness = csi::Readiness::default();
     let services = csi::Services::new(readiness.clone())

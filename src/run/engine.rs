@@ -8,7 +8,9 @@ use crate::seed::{Ingest, LocalCatalog, LocalSource};
 use crate::source::{Catalog, Source};
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::swarm::{Swarm, SwarmConfig};
+use crate::tls::TlsDir;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -73,6 +75,7 @@ impl Engine {
         read_timeout: Duration,
         shutdown: CancellationToken,
     ) -> Result<Engine, Failure> {
+        let tls = tls(config.tls_dir.as_deref())?;
         let listener = bind(config.listen).await?;
         let bound = listener
             .local_addr()
@@ -80,7 +83,10 @@ impl Engine {
         let advertised = config.advertise.unwrap_or_else(|| advertised(bound));
         tracing::info!(listen = %bound, %advertised, seeds = ?config.seeds, "joining the swarm");
         let seeds = config.seeds.clone();
-        let config = SwarmConfig::new(node_id, seeds, advertised);
+        let config = SwarmConfig {
+            tls,
+            ..SwarmConfig::new(node_id, seeds, advertised)
+        };
         let swarm = Swarm::start(config, store.clone(), listener, shutdown)?;
         Ok(Engine::new(store, swarm.clone(), swarm, read_timeout))
     }
@@ -98,6 +104,14 @@ impl Engine {
             fetcher,
         }
     }
+}
+
+/// The certificates of a process, if it has some, and a word on what they are not for.
+pub fn tls(dir: Option<&Path>) -> Result<Option<Arc<TlsDir>>, Failure> {
+    let Some(dir) = dir else { return Ok(None) };
+    let tls = TlsDir::open(dir)?;
+    tracing::info!(dir = %dir.display(), "control traffic is TLS; pieces travel in the clear in this release, keep their port inside a trusted network");
+    Ok(Some(tls))
 }
 
 /// Binds an address, or says which and what to do.

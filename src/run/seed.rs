@@ -1,7 +1,7 @@
 //! The seed daemon: origin reader, tracker, piece server.
 
 use super::control::{self, ControlService};
-use super::engine::{Engine, bind, hubs, open_store};
+use super::engine::{Engine, bind, hubs, open_store, tls};
 use super::status::StatusSource;
 use super::{ops, signal};
 use crate::config::SeedConfig;
@@ -13,6 +13,7 @@ use std::sync::Arc;
 pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     let shutdown = signal::shutdown()?;
     let store = open_store(&config.cache)?;
+    let tls = tls(config.tls_dir.as_deref())?;
     let hubs = hubs(&config.hubs)?;
     let origin = Arc::new(Ingest::new(store.clone(), hubs.clone()));
     let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs));
@@ -41,6 +42,6 @@ pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     tracing::info!(name = config.name, control = %config.control, pieces = %config.listen, %http, "seed is up");
     ready.set();
     SeedServer::new(config.name, store, origin, catalog)
-        .run(control, pieces, shutdown)
+        .run(control, tls, pieces, shutdown)
         .await
 }

@@ -4,6 +4,7 @@
 //! 10 s and ends with its stream. Small files that are final in the seed's store travel with a listing:
 //! config, tokenizer, index and the like, 4 MiB a revision.
 
+use super::guard::guarded;
 use crate::model::{Entry, Failure, FailureKind, Listing, PIECE_BYTES, Pin, Reference, Token};
 use crate::source::{Catalog, Origin};
 use crate::store::{ReadOutcome, State, Store};
@@ -11,6 +12,7 @@ use crate::swarm::failure::status_of;
 use crate::swarm::tracker::{Session, Tracker};
 use crate::swarm::v1::{self, seed_server, to_node, to_seed};
 use crate::swarm::{PieceServer, SeedProvider, Slots, session, wire};
+use crate::tls::TlsDir;
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +21,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -53,11 +57,12 @@ impl SeedServer {
         }
     }
 
-    /// Serves on two bound sockets until `shutdown`. Nodes reach the pieces at the host of the control port,
+    /// Serves on two bound sockets until `shutdown`, control over TLS where there are certificates. Nodes reach the pieces at the host of the control port,
     /// or at the address `pieces` is bound to if that is a specific one.
     pub async fn run(
         self,
         control: TcpListener,
+        tls: Option<Arc<TlsDir>>,
         pieces: TcpListener,
         shutdown: CancellationToken,
     ) -> Result<(), Failure> {
@@ -68,14 +73,32 @@ impl SeedServer {
         self.tracker.set_piece_addr(addr);
         let (server, _no_grpc) = PieceServer::new(Arc::new(self.pieces), Slots::of_seed());
         let serving = tokio::spawn(server.run(pieces, shutdown.clone()));
-        let incoming = TcpIncoming::from(control).with_nodelay(Some(true));
-        let served = tonic::transport::Server::builder()
-            .add_service(self.service.into_service())
-            .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned())
-            .await;
+        let served = serve(self.service, control, tls, shutdown.clone()).await;
         shutdown.cancel();
         let _ = serving.await;
         served.map_err(|error| internal(&error))
+    }
+}
+
+async fn serve(
+    service: SeedService,
+    control: TcpListener,
+    tls: Option<Arc<TlsDir>>,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let (routes, mut server) = (Routes::new(service.into_service()), Server::builder());
+    let ended = shutdown.cancelled_owned();
+    match tls {
+        None => {
+            let incoming = TcpIncoming::from(control).with_nodelay(Some(true));
+            let server = server.add_routes(routes);
+            server.serve_with_incoming_shutdown(incoming, ended).await
+        }
+        Some(tls) => {
+            let incoming = Box::pin(tls.accept(control));
+            let server = server.add_routes(guarded(routes));
+            server.serve_with_incoming_shutdown(incoming, ended).await
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Failures across gRPC: the kind travels as metadata `x-model-p2p-failure`, whatever the code.
 
 use crate::model::{Failure, FailureKind};
+use crate::tls::is_refused;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -21,7 +22,18 @@ pub fn failure_of(status: &Status) -> Failure {
     let kind = kind
         .and_then(|kind| kind.to_str().ok())
         .map_or(FailureKind::Unavailable, FailureKind::from_name);
-    Failure::new(kind, status.message())
+    Failure::new(kind, text_of(status))
+}
+
+/// The message, and why where the transport refuses to say: the seed did not accept our certificate.
+pub fn text_of(status: &Status) -> String {
+    match is_refused(status) {
+        true => {
+            "seed refused this certificate: check that --tls-dir is of its CA and has not expired"
+                .into()
+        }
+        false => status.message().to_owned(),
+    }
 }
 
 fn code_of(kind: FailureKind) -> Code {

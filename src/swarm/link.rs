@@ -3,6 +3,7 @@
 //! After a break it dials again with a growing pause and says everything anew. What to say is compared with
 //! what was said, so nothing is queued but at most 64 reports.
 
+use super::failure::text_of;
 use super::neighbours::Neighbours;
 use super::recent::Recent;
 use super::remote::RemoteSeed;
@@ -126,7 +127,7 @@ impl SeedLink {
                 None => return,
                 Some(Ok(())) => {}
                 Some(Err(status)) => {
-                    tracing::info!(seed = %self.seed.name, cause = status.message(), "seed is not connected")
+                    tracing::info!(seed = %self.seed.name, cause = text_of(&status), "seed is not connected")
                 }
             }
             if was_up {

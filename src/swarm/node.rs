@@ -21,6 +21,7 @@ use super::wishes::{Wish, Wishes};
 use crate::model::{Failure, FailureKind, FileKey, Token};
 use crate::source::{Arrival, FileRef, Need, Source};
 use crate::store::{CacheFile, Store};
+use crate::tls::TlsDir;
 use async_trait::async_trait;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -41,16 +42,19 @@ pub struct SwarmConfig {
     /// Where others reach `listener`; an unspecified IP stands for the one a seed sees this node at.
     pub piece_addr: SocketAddr,
     pub slots: Slots,
+    /// Certificates for the seeds; without them they are reached in the clear.
+    pub tls: Option<Arc<TlsDir>>,
 }
 
 impl SwarmConfig {
-    /// With a node's 4 and 1 upload slots.
+    /// With a node's 4 and 1 upload slots, and in the clear.
     pub fn new(node_id: String, seeds: Vec<String>, piece_addr: SocketAddr) -> SwarmConfig {
         SwarmConfig {
             node_id,
             seeds,
             piece_addr,
             slots: Slots::of_node(),
+            tls: None,
         }
     }
 }
@@ -90,7 +94,10 @@ impl Swarm {
                 files: files.clone(),
                 neighbours: neighbours.clone(),
             };
-            Ok(Arc::new(SeedLink::new(RemoteSeed::new(name)?, parts)))
+            Ok(Arc::new(SeedLink::new(
+                RemoteSeed::new(name, config.tls.as_ref())?,
+                parts,
+            )))
         });
         let swarm = Arc::new(Swarm {
             links: links.collect::<Result<_, Failure>>()?,

@@ -2,12 +2,13 @@
 //!
 //! The seed for a reference is chosen by its repository, so that all ask the same one and it asks the hub
 //! once; the next is asked only when that one cannot be reached. A listing is checked as if it came from
-//! the hub. Until seeds are reached over TLS, a token goes to seeds on this machine only.
+//! the hub. A token goes to seeds that are reached over TLS and to those on this machine, to no other.
 
 use super::failure::failure_of;
 use super::v1::{self, seed_client::SeedClient};
 use crate::model::{Digest, Failure, FailureKind, Listing, Pin, Reference, Token};
 use crate::source::Catalog;
+use crate::tls::TlsDir;
 use async_trait::async_trait;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -28,11 +29,12 @@ pub struct RemoteSeed {
     /// `host:port` as configured.
     pub name: String,
     channel: Channel,
+    is_secure: bool,
 }
 
 impl RemoteSeed {
-    /// Must run within a tokio runtime.
-    pub fn new(name: &str) -> Result<RemoteSeed, Failure> {
+    /// Must run within a tokio runtime. Without certificates the seed is reached in the clear.
+    pub fn new(name: &str, tls: Option<&Arc<TlsDir>>) -> Result<RemoteSeed, Failure> {
         let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|error| {
             let message = format!("seed `{name}`: {error}: write host:port");
             Failure::new(FailureKind::BadReference, message)
@@ -42,8 +44,15 @@ impl RemoteSeed {
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
-        let (name, channel) = (name.to_owned(), endpoint.connect_lazy());
-        Ok(RemoteSeed { name, channel })
+        let channel = match tls {
+            Some(tls) => tls.dial(&endpoint),
+            None => endpoint.connect_lazy(),
+        };
+        Ok(RemoteSeed {
+            name: name.to_owned(),
+            channel,
+            is_secure: tls.is_some(),
+        })
     }
 
     pub fn client(&self) -> SeedClient<Channel> {
@@ -59,11 +68,11 @@ impl RemoteSeed {
         let host = host.trim_matches(['[', ']']);
         let is_local =
             host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        if token.is_none() || is_local {
+        if token.is_none() || self.is_secure || is_local {
             return Ok(());
         }
         let message = format!(
-            "token not sent to seed {}: enable TLS between nodes and seeds",
+            "token not sent to seed {}: use --tls-dir instead of --insecure on both sides",
             self.name
         );
         Err(Failure::new(FailureKind::Unauthenticated, message))
@@ -159,8 +168,8 @@ pub fn no_seed() -> Failure {
 
 impl RemoteCatalog {
     /// Must run within a tokio runtime. Fails when a name is no `host:port`.
-    pub fn new(seeds: Vec<String>) -> Result<RemoteCatalog, Failure> {
-        let seeds = seeds.iter().map(|name| RemoteSeed::new(name));
+    pub fn new(seeds: &[String], tls: Option<&Arc<TlsDir>>) -> Result<RemoteCatalog, Failure> {
+        let seeds = seeds.iter().map(|name| RemoteSeed::new(name, tls));
         Ok(RemoteCatalog {
             seeds: seeds.collect::<Result<_, _>>()?,
         })

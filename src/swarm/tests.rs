@@ -21,6 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
+mod tls;
+
 fn content(size: u64) -> Bytes {
     let byte = |at: u64| (at.wrapping_mul(2_654_435_761) >> 24) as u8;
     (0..size).map(byte).collect::<Vec<_>>().into()
@@ -594,7 +596,7 @@ async fn a_token_does_not_leave_the_machine_in_the_clear() {
     };
     let failure = a.swarm.piece(&file, 0).await.expect_err("refused");
     assert_eq!(failure.kind, FailureKind::Unauthenticated);
-    assert!(failure.message.contains("TLS") && !failure.message.contains("hf_secret"));
+    assert!(failure.message.contains("--tls-dir") && !failure.message.contains("hf_secret"));
     shutdown.cancel();
 }
 
@@ -641,11 +643,11 @@ async fn a_seed_server_serves_a_node_on_two_ports_and_ends_at_shutdown() {
         origin.clone(),
         origin,
     );
-    let served = tokio::spawn(server.run(control, pieces, shutdown.clone()));
+    let served = tokio::spawn(server.run(control, None, pieces, shutdown.clone()));
     let a = node("a", &[&addr], &shutdown).await;
     a.fetch_all(&file, 2).await;
     a.assert_holds(&file, &content);
-    let catalog = RemoteCatalog::new(vec![addr]).expect("a catalog");
+    let catalog = RemoteCatalog::new(&[addr], None).expect("a catalog");
     assert_eq!(
         catalog
             .listing(&pin(), None)

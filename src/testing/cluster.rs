@@ -134,7 +134,7 @@ impl Cluster {
         );
         let cache = self.dir.join("seed");
         let mut command = vec![self.program().display().to_string()];
-        for arg in ["seed", "--insecure", "--name", "seed-0"] {
+        for arg in ["seed", "--name", "seed-0"] {
             command.push(arg.into());
         }
         command.extend([
@@ -150,6 +150,7 @@ impl Cluster {
             format!("hf={}", hub.url),
         ]);
         command.extend(["--cache-dir".into(), cache.display().to_string()]);
+        command.extend(transport(extra).map(str::to_owned));
         finish(&mut command, extra);
         let mut process = Process::start("seed", command, &self.dir, Some(http), Stdio::null());
         process.ready().await;
@@ -162,8 +163,34 @@ impl Cluster {
 
     /// Starts a node that reads through `seed`.
     pub async fn node(&mut self, name: &str, seed: &Seed, extra: &[&str]) -> Node {
-        let seeds = ["--seed", &seed.control, "--insecure"];
-        self.start_node(name, &[&seeds, extra].concat()).await
+        let mut args = vec!["--seed", &seed.control];
+        args.extend(transport(extra));
+        args.extend(extra);
+        self.start_node(name, &args).await
+    }
+
+    /// Starts a controller that asks `seed`; its CSI service is there when this returns.
+    pub async fn controller(&mut self, seed: &Seed, extra: &[&str]) -> (Process, Kubelet) {
+        let dir = self.dir.join("controller");
+        std::fs::create_dir_all(&dir).expect("a folder for the controller");
+        let (socket, cache) = (dir.join("csi.sock"), dir.join("cache"));
+        let mut command = vec![self.program().display().to_string(), "controller".into()];
+        command.extend(["--seed".into(), seed.control.clone()]);
+        command.extend(["--cache-dir".into(), cache.display().to_string()]);
+        command.extend([
+            "--csi-endpoint".into(),
+            format!("unix://{}", socket.display()),
+        ]);
+        command.extend(transport(extra).map(str::to_owned));
+        finish(&mut command, extra);
+        let mut process = Process::start("controller", command, &self.dir, None, Stdio::null());
+        while !socket.exists() {
+            let ended = process.child.try_wait().expect("our child");
+            assert!(ended.is_none(), "controller: {}", process.log_text());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let kubelet = Kubelet::connect(&socket).await.expect("a CSI socket");
+        (process, kubelet)
     }
 
     /// Starts a node with these arguments beside its own addresses and folders.
@@ -198,6 +225,11 @@ impl Cluster {
             socket,
         }
     }
+}
+
+/// In the clear, unless the caller has certificates.
+fn transport(extra: &[&str]) -> Option<&'static str> {
+    (!extra.contains(&"--tls-dir")).then_some("--insecure")
 }
 
 /// Adds the caller's arguments, and a cache size of our own where they name none: the default depends on how

@@ -14,6 +14,7 @@ mod repo;
 mod route;
 mod server;
 mod stats;
+mod tls;
 
 pub use fault::{Fault, FaultKind, On};
 pub use repo::{Content, TestRepo};
@@ -23,10 +24,12 @@ use crate::model::Reference;
 use server::State;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_util::sync::DropGuard;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 #[derive(Clone, Debug)]
 pub struct TestHubConfig {
@@ -44,6 +47,8 @@ pub struct TestHubConfig {
     pub resolve_cache: bool,
     /// Whether `auth-check` exists; mirrors lack it.
     pub auth_check: bool,
+    /// A folder with tls.crt and tls.key, or for them: both listeners speak TLS.
+    pub tls_dir: Option<PathBuf>,
     /// How long signed URLs say they are valid, in seconds.
     pub signed_s: u64,
 }
@@ -60,9 +65,27 @@ impl Default for TestHubConfig {
             tokens: Vec::new(),
             resolve_cache: false,
             auth_check: true,
+            tls_dir: None,
             signed_s: 3600,
         }
     }
+}
+
+/// A listener for the double, and the URL it is reached at: its own, or that of TLS in front of it.
+async fn listen(
+    addr: SocketAddr,
+    acceptor: Option<TlsAcceptor>,
+    stop: &CancellationToken,
+) -> io::Result<(TcpListener, String)> {
+    let front = TcpListener::bind(addr).await?;
+    let front_addr = front.local_addr()?;
+    let Some(acceptor) = acceptor else {
+        return Ok((front, format!("http://{front_addr}")));
+    };
+    let back = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let carried = tls::terminate(acceptor, front, back.local_addr()?, stop.clone());
+    tokio::spawn(carried);
+    Ok((back, format!("https://{front_addr}")))
 }
 
 /// A running hub.
@@ -83,11 +106,15 @@ impl TestHub {
         config: TestHubConfig,
         repos: impl IntoIterator<Item = TestRepo>,
     ) -> io::Result<TestHub> {
-        let hub = TcpListener::bind(config.listen).await?;
-        let cdn = TcpListener::bind(config.cdn).await?;
-        let url = format!("http://{}", hub.local_addr()?);
-        let cdn_url = format!("http://{}", cdn.local_addr()?);
-        let state = Arc::new(State::new(config, cdn_url.clone()));
+        let stop = CancellationToken::new();
+        let acceptor = config
+            .tls_dir
+            .as_deref()
+            .map(|dir| tls::acceptor(dir, [config.listen.ip(), config.cdn.ip()]));
+        let acceptor = acceptor.transpose()?;
+        let (hub, url) = listen(config.listen, acceptor.clone(), &stop).await?;
+        let (cdn, cdn_url) = listen(config.cdn, acceptor, &stop).await?;
+        let state = Arc::new(State::new(config, cdn_url.clone(), stop));
         for repo in repos {
             state.put(repo);
         }

@@ -13,7 +13,8 @@ use std::time::Duration;
 const USAGE: &str = "usage: testhub [--listen ADDR:PORT] [--cdn ADDR:PORT]
     --repo OWNER/NAME=DIR ... --pattern OWNER/NAME:PATH=BYTES ... --sparse OWNER/NAME:PATH=BYTES ...
     [--gated OWNER/NAME] [--private OWNER/NAME] [--token TOKEN]
-    [--rate BYTES_PER_S] [--latency-ms N] [--page ROWS]";
+    [--rate BYTES_PER_S] [--latency-ms N] [--page ROWS]
+    [--tls-dir DIR]: https with DIR/tls.crt and DIR/tls.key, made for the two addresses when absent";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -58,6 +59,7 @@ impl Asked {
             "--cdn" => config.cdn = number(value)?,
             "--rate" => config.rate = Some(number(value)?),
             "--latency-ms" => config.latency = Duration::from_millis(number(value)?),
+            "--tls-dir" => config.tls_dir = Some(value.into()),
             "--page" => config.page = number(value)?,
             "--token" => config.tokens.push(value.to_owned()),
             "--gated" => self.gated.push(value.to_owned()),

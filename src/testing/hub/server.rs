@@ -56,14 +56,14 @@ pub enum Found {
 }
 
 impl State {
-    pub fn new(config: TestHubConfig, cdn_url: String) -> State {
+    pub fn new(config: TestHubConfig, cdn_url: String, stop: CancellationToken) -> State {
         State {
             bucket: Bucket::new(config.rate),
             config,
             cdn_url,
             faults: Faults::default(),
             stats: Counters::default(),
-            stop: CancellationToken::new(),
+            stop,
             shelf: Mutex::default(),
         }
     }

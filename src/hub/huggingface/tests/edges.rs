@@ -332,3 +332,39 @@ async fn a_listing_is_never_silently_short() {
     let error = scene.client.list(&scene.pin, None).await;
     assert_eq!(kind(error), FailureKind::Unavailable);
 }
+
+/// An image without any files has no system bundle to find a private CA in: the user names it.
+#[tokio::test]
+async fn a_hub_of_a_private_ca_is_refused_until_its_ca_file_is_given() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = TestHubConfig {
+        tls_dir: Some(dir.path().to_owned()),
+        ..TestHubConfig::default()
+    };
+    let hub = TestHub::with(config, [weights("o/n")])
+        .await
+        .expect("a hub");
+    let reference = hub.reference("o/n").expect("a reference");
+    let refused = client(&hub).resolve(&reference, None).await;
+    let refused = refused.expect_err("an unknown issuer");
+    let text = refused.to_string();
+    assert!(
+        text.contains("invalid peer certificate") && text.ends_with("with --ca-file"),
+        "{text}"
+    );
+    assert!(
+        matches!(refused, HubError::Final { .. }),
+        "asking again would not help"
+    );
+    let http = HttpConfig {
+        ca_file: Some(dir.path().join("tls.crt")),
+        ..HttpConfig::default()
+    };
+    let client = HuggingFace::new(hub.url(), &http).expect("a client");
+    let pin = client.resolve(&reference, None).await.expect("a pin");
+    let listing = client.list(&pin, None).await.expect("a listing");
+    let entry = listing.files().iter().find(|entry| entry.path == WEIGHTS);
+    let entry = entry.expect("weights");
+    let read = read(&client, &pin, entry, 5..SIZE, None).await;
+    assert_eq!(read.expect("bytes by way of the CDN"), bytes(5..SIZE));
+}

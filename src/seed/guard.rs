@@ -1,0 +1,56 @@
+//! Who may call what on a seed's control port.
+//!
+//! One table, by role. A call that is not in it is refused to everybody but nodes and admins, and so is one
+//! that comes without a role. Guards TLS only: in the clear everybody who reaches the port may do everything.
+
+use crate::model::{Failure, FailureKind};
+use crate::swarm::failure::status_of;
+use crate::tls::{Peer, Role};
+use axum::extract::Request;
+use axum::middleware::{Next, from_fn};
+use axum::response::Response;
+use tonic::Status;
+use tonic::service::Routes;
+
+/// What a controller may call; nodes and admins may call everything.
+const CONTROLLER: [&str; 3] = ["Resolve", "Listing", "Events"];
+
+fn may(role: Role, method: &str) -> bool {
+    match role {
+        Role::Node | Role::Admin => true,
+        Role::Controller => CONTROLLER.contains(&method),
+        Role::Seed => false,
+    }
+}
+
+/// The same services, for those who may call them.
+pub fn guarded(routes: Routes) -> Routes {
+    Routes::from(routes.into_axum_router().layer(from_fn(guard)))
+}
+
+async fn guard(mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let method = request.uri().path().rsplit('/').next().unwrap_or_default();
+    match peer {
+        Some(peer) if may(peer.role, method) => {
+            // What tonic looks for when a service asks where a request comes from.
+            request.extensions_mut().insert(peer.tcp);
+            next.run(request).await
+        }
+        peer => refusal(method, peer.map(|peer| peer.role)).into_http(),
+    }
+}
+
+fn refusal(method: &str, role: Option<Role>) -> Status {
+    let needed: Vec<_> = Role::ALL
+        .into_iter()
+        .filter(|role| may(*role, method))
+        .map(Role::name)
+        .collect();
+    let message = format!(
+        "{method} needs a certificate with the role {}, this one has {}: check --tls-dir",
+        needed.join(" or "),
+        role.map_or("none", Role::name),
+    );
+    status_of(&Failure::new(FailureKind::Denied, message))
+}

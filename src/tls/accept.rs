@@ -1,0 +1,119 @@
+//! Connections as the server takes them: shaken hands, and with the role of who is there.
+//!
+//! Up to [`HANDSHAKES_MAX`] handshakes run beside each other, each at most [`HANDSHAKE`]; further connections
+//! wait in the kernel's queue. One that fails is closed and logged, and nobody else notices.
+
+use super::{Role, TlsDir};
+use futures::{Stream, StreamExt};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKES_MAX: usize = 64;
+
+/// After a failed accept: without it a process out of descriptors would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A connection whose other end is known.
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+}
+
+/// Who is at the other end: what requests carry as their connection's info.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub role: Role,
+    pub tcp: TcpConnectInfo,
+}
+
+impl TlsDir {
+    /// The connections of a bound socket, for a gRPC server.
+    pub fn accept(
+        self: Arc<TlsDir>,
+        listener: TcpListener,
+    ) -> impl Stream<Item = io::Result<Connection>> {
+        TcpListenerStream::new(listener)
+            .map(move |tcp| Connection::new(self.clone(), tcp))
+            .buffer_unordered(HANDSHAKES_MAX)
+            .filter_map(|connection| std::future::ready(connection.map(Ok)))
+    }
+
+    async fn shake(&self, tcp: TcpStream) -> io::Result<Connection> {
+        tcp.set_nodelay(true)?;
+        let peer = tcp.connect_info();
+        let shaken = TlsAcceptor::from(self.configs().server).accept(tcp);
+        let stream = timeout(HANDSHAKE, shaken).await??;
+        let certificate = stream.get_ref().1.peer_certificates();
+        let role = certificate.and_then(|chain| Role::of(chain.first()?));
+        let role = role.ok_or_else(|| io::Error::other("the certificate names no role"))?;
+        Ok(Connection {
+            stream,
+            peer: Peer { role, tcp: peer },
+        })
+    }
+}
+
+impl Connection {
+    async fn new(tls: Arc<TlsDir>, tcp: io::Result<TcpStream>) -> Option<Connection> {
+        let tcp = match tcp {
+            Ok(tcp) => tcp,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+                return None;
+            }
+        };
+        let from = tcp.peer_addr().ok();
+        let shaken = tls.shake(tcp).await;
+        shaken
+            .inspect_err(|error| tracing::warn!(?from, %error, "connection refused: check the other side's --tls-dir"))
+            .ok()
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
