@@ -10,7 +10,8 @@ mod flags;
 use crate::config::Format;
 use clap::{Parser, Subcommand};
 use commands::{
-    ControllerArgs, GetArgs, MountArgs, NodeArgs, ResolveArgs, SeedArgs, StatusArgs, UnmountArgs,
+    ControllerArgs, GetArgs, MountArgs, NodeArgs, ResolveArgs, SeedArgs, StatusArgs, SuperviseArgs,
+    UnmountArgs,
 };
 
 /// Mounts AI model repositories as read-only volumes: there in seconds, read lazily, fetched once.
@@ -57,6 +58,9 @@ pub enum Command {
     /// Run the CSI controller service
     #[command(after_help = CONTROLLER_EXAMPLES)]
     Controller(ControllerArgs),
+    /// Run a daemon as a container's first process: start it again whenever it dies
+    #[command(after_help = SUPERVISE_EXAMPLES)]
+    Supervise(SuperviseArgs),
 }
 
 const MOUNT_EXAMPLES: &str = "Examples:
@@ -83,6 +87,9 @@ const SEED_EXAMPLES: &str = "Examples:
 const CONTROLLER_EXAMPLES: &str = "Examples:
   model-p2p controller --seed seed-0.example:7440 --csi-endpoint unix:///csi/csi.sock --insecure
   MODEL_P2P_SEED=seed-0.example:7440 model-p2p controller --csi-endpoint unix:///csi/csi.sock --insecure";
+const SUPERVISE_EXAMPLES: &str = "Examples:
+  model-p2p supervise -- node --seed seed-0.example:7440 --insecure
+  model-p2p supervise -- seed --cache-dir /var/lib/model-p2p --insecure";
 
 /// Reads the command line; ends the process with code 2 when it is wrong.
 pub fn parse() -> Cli {

@@ -13,6 +13,7 @@ mod progress;
 mod seed;
 mod signal;
 mod status;
+mod supervise;
 
 pub use controller::controller;
 pub use get::{get, resolve};
@@ -20,3 +21,4 @@ pub use mount::{mount, unmount};
 pub use node::node;
 pub use seed::seed;
 pub use status::status;
+pub use supervise::supervise;
