@@ -11,7 +11,7 @@ use crate::config::Format;
 use clap::{Parser, Subcommand};
 use commands::{
     BootstrapArgs, ControllerArgs, GetArgs, MountArgs, NodeArgs, ResolveArgs, SeedArgs, StatusArgs,
-    UnmountArgs,
+    SuperviseArgs, UnmountArgs,
 };
 
 /// Mounts AI model repositories as read-only volumes: there in seconds, read lazily, fetched once.
@@ -61,6 +61,9 @@ pub enum Command {
     /// Make the certificates for TLS between seeds, nodes and controllers, or renew old ones
     #[command(after_help = BOOTSTRAP_EXAMPLES)]
     Bootstrap(BootstrapArgs),
+    /// Run a daemon as a container's first process: start it again whenever it dies
+    #[command(after_help = SUPERVISE_EXAMPLES)]
+    Supervise(SuperviseArgs),
 }
 
 const MOUNT_EXAMPLES: &str = "Examples:
@@ -87,6 +90,9 @@ const SEED_EXAMPLES: &str = "Examples:
 const CONTROLLER_EXAMPLES: &str = "Examples:
   model-p2p controller --seed seed-0.example:7440 --csi-endpoint unix:///csi/csi.sock --tls-dir /tls
   MODEL_P2P_SEED=seed-0.example:7440 model-p2p controller --csi-endpoint unix:///csi/csi.sock --insecure";
+const SUPERVISE_EXAMPLES: &str = "Examples:
+  model-p2p supervise -- node --seed seed-0.example:7440 --insecure
+  model-p2p supervise -- seed --cache-dir /var/lib/model-p2p --insecure";
 
 const BOOTSTRAP_EXAMPLES: &str = "Examples:
   model-p2p bootstrap --namespace model-p2p

@@ -70,6 +70,8 @@ pub struct GetConfig {
 pub struct NodeConfig {
     pub csi_endpoint: String,
     pub mount_dir: Option<PathBuf>,
+    /// Where kubelet looks for plugins; `None` leaves the registration to somebody else.
+    pub registration_dir: Option<PathBuf>,
     pub node_id: String,
     pub all_in_one: bool,
     pub http: SocketAddr,

@@ -11,14 +11,19 @@
 
 mod capability;
 pub mod controller;
+mod health;
 pub mod identity;
 mod lookup;
 mod mounts;
 pub mod node;
 mod observe;
 pub mod parameters;
+mod probe;
 pub mod publisher;
 pub mod records;
+mod redact;
+pub mod registration;
+mod restore;
 pub mod server;
 pub mod socket;
 pub mod status;
@@ -32,7 +37,11 @@ pub use controller::Controller;
 pub use identity::{DRIVER_NAME, Readiness};
 pub use mounts::MountPublisher;
 pub use node::Node;
-pub use publisher::{PublishError, PublishRequest, Publisher, Verify, VolumeStats};
+pub use probe::{ProbeError, probe};
+pub use publisher::{
+    PublishError, PublishRequest, Publisher, StorageFacts, Verify, VolumeFacts, VolumeStats,
+};
 pub use records::{IndexRecords, MemoryRecords, RecordError, Records};
+pub use registration::{Registration, RegistrationError};
 pub use server::{Config, Services, serve};
-pub use socket::{Endpoint, Socket, SocketError};
+pub use socket::{Endpoint, Socket, SocketError, connect};

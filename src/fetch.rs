@@ -11,7 +11,7 @@ mod plan;
 
 use crate::metrics::METRICS;
 use crate::model::{Failure, FailureKind, FileKey, Verified};
-use crate::source::{FileRef, Need, Source};
+use crate::source::{FileRef, Need, Reach, Source};
 use crate::store::{CacheFile, ReadOutcome, State, Store, StoreError};
 use bytes::{Bytes, BytesMut};
 use driver::Driver;
@@ -119,6 +119,19 @@ impl Fetcher {
 
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// How this process's source stands, from memory.
+    pub fn reach(&self) -> Reach {
+        self.source.reach()
+    }
+
+    /// Why no piece of an open file has come lately although readers wait; `None` when all is well.
+    pub fn starving(&self, key: FileKey) -> Option<String> {
+        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = files.get(&key).and_then(Weak::upgrade);
+        drop(files);
+        open?.flights.starving()
     }
 
     /// A file to read. All opens of one key in a process share one state: single flight and readers.

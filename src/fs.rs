@@ -13,6 +13,7 @@ mod handles;
 mod idle;
 pub mod open;
 pub mod prefetch;
+mod survey;
 pub mod tree;
 pub mod volume;
 
@@ -21,5 +22,6 @@ pub mod twin;
 
 pub use errno::FsError;
 pub use open::{Content, FetchProvider, Opener, Provider};
+pub use survey::Survey;
 pub use tree::Tree;
 pub use volume::{Mode, Volume};

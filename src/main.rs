@@ -9,6 +9,10 @@ fn main() -> ExitCode {
     memory::settle();
     let cli = cli::parse();
     telemetry::init(cli.log_format);
+    // Before there are threads: the supervisor has one.
+    if let Command::Supervise(args) = &cli.command {
+        return done(run::supervise(&args.command));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -19,7 +23,11 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(dispatch(cli.command)) {
+    done(runtime.block_on(dispatch(cli.command)))
+}
+
+fn done(end: Result<ExitCode, Failure>) -> ExitCode {
+    match end {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("error: {failure}");
@@ -30,6 +38,7 @@ fn main() -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<ExitCode, Failure> {
     let done = match command {
+        Command::Supervise(args) => return run::supervise(&args.command),
         Command::Mount(args) => return run::mount(args.config()?).await,
         Command::Unmount(args) => run::unmount(&args.dir),
         Command::Get(args) => run::get(args.config()?).await,

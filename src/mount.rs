@@ -9,12 +9,14 @@ mod direct;
 mod error;
 pub mod info;
 mod locks;
+mod probe;
 pub mod session;
 pub mod syscalls;
 pub mod table;
 
 pub use direct::DirectMount;
 pub use error::MountError;
+pub use probe::MountHealth;
 pub use table::{MountSpec, MountStatus, Mounts, MountsConfig, VolumeStats};
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod progress;
 mod seed;
 mod signal;
 mod status;
+mod supervise;
 
 pub use bootstrap::bootstrap;
 pub use controller::controller;
@@ -22,3 +23,4 @@ pub use mount::{mount, unmount};
 pub use node::node;
 pub use seed::seed;
 pub use status::status;
+pub use supervise::supervise;

@@ -52,6 +52,13 @@ pub enum Arrival {
     Passing(Vec<Verified>),
 }
 
+/// How many seeds a source goes to, and how many of them it has. Its own seed has none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    pub seeds: usize,
+    pub connected: usize,
+}
+
 /// Somewhere pieces come from.
 #[async_trait]
 pub trait Source: Send + Sync + 'static {
@@ -59,6 +66,11 @@ pub trait Source: Send + Sync + 'static {
     /// asks for the verdict on one that is whole. Returns at once.
     fn opened(&self, file: &FileRef) {
         let _ = file;
+    }
+
+    /// Who can be asked at this moment, from memory.
+    fn reach(&self) -> Reach {
+        Reach::default()
     }
 
     /// Brings exactly piece `index`, which a reader waits for, as fast as it can. Waits, retries and goes to

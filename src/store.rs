@@ -19,13 +19,14 @@ pub use data::{CacheFile, ReadOutcome, State};
 pub use index::Index;
 
 use crate::metrics::METRICS;
-use crate::model::{FileKey, Verified};
+use crate::model::{FileKey, PIECE_BYTES, Verified};
 use evict::Budget;
 use map::PieceMap;
 use std::collections::HashMap;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Where the cache lies and how much it may hold.
@@ -75,6 +76,7 @@ struct Shared {
     index: Index,
     budget: Arc<Budget>,
     open: Mutex<HashMap<FileKey, Weak<CacheFile>>>,
+    is_full: AtomicBool,
     _lock: nix::fcntl::Flock<std::fs::File>,
 }
 
@@ -97,6 +99,7 @@ impl Store {
             index,
             budget,
             open,
+            is_full: AtomicBool::new(false),
             _lock: lock,
         };
         Ok(Store {
@@ -130,12 +133,21 @@ impl Store {
 
     /// Keeps a piece, making room for it if need be; false when it was here already. Blocks on the disk.
     pub fn keep(&self, file: &CacheFile, piece: &Verified) -> Result<bool, StoreError> {
-        match file.put(piece) {
+        let kept = match file.put(piece) {
             Err(StoreError::NoRoom { .. }) if self.make_room(piece.bytes().len() as u64) => {
                 file.put(piece)
             }
             kept => kept,
-        }
+        };
+        let is_full = matches!(kept, Err(StoreError::NoRoom { .. }));
+        self.shared.is_full.store(is_full, Ordering::Relaxed);
+        kept
+    }
+
+    /// Whether the last piece found no room and there is none still.
+    pub fn is_full(&self) -> bool {
+        let has_room = self.used_bytes() + PIECE_BYTES as u64 <= self.limit_bytes();
+        self.shared.is_full.load(Ordering::Relaxed) && !has_room
     }
 
     /// Makes room for `bytes` more by removing files nobody has open; true when there is room now.

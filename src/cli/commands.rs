@@ -141,6 +141,14 @@ pub struct NodeArgs {
     /// Where FUSE mounts live [default: mnt/ beside the CSI socket]
     #[arg(long, env = "MODEL_P2P_MOUNT_DIR", hide_env = true, value_name = "DIR")]
     mount_dir: Option<PathBuf>,
+    /// Where kubelet looks for plugins, usually /var/lib/kubelet/plugins_registry [default: not registered]
+    #[arg(
+        long,
+        env = "MODEL_P2P_REGISTRATION_DIR",
+        hide_env = true,
+        value_name = "DIR"
+    )]
+    registration_dir: Option<PathBuf>,
     /// This node's name [default: the host name]
     #[arg(long, env = "MODEL_P2P_NODE_ID", hide_env = true, value_name = "NAME")]
     node_id: Option<String>,
@@ -188,6 +196,13 @@ pub struct NodeArgs {
     hubs: HubArgs,
     #[command(flatten)]
     cache: CacheArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct SuperviseArgs {
+    /// The daemon's own command line
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub command: Vec<std::ffi::OsString>,
 }
 
 #[derive(Debug, Args)]
@@ -354,6 +369,7 @@ impl NodeArgs {
         Ok(NodeConfig {
             csi_endpoint: self.csi_endpoint,
             mount_dir: self.mount_dir,
+            registration_dir: self.registration_dir,
             node_id: self.node_id.unwrap_or_else(host_name),
             all_in_one: self.all_in_one,
             http: self.http,

@@ -4,14 +4,14 @@
 //! back, and for a node it would be dear.
 
 use super::observe::observe;
+use super::status::Refusal;
 use super::v1::identity_server::Identity as Service;
 use super::v1::plugin_capability::{Service as Kind, Type, service};
 use super::v1::{
     GetPluginCapabilitiesRequest, GetPluginCapabilitiesResponse, GetPluginInfoRequest,
     GetPluginInfoResponse, PluginCapability, ProbeRequest, ProbeResponse,
 };
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tonic::{Request, Response, Status};
 
 /// The driver's public name, as it stands in CSIDriver and StorageClass.
@@ -19,15 +19,40 @@ pub const DRIVER_NAME: &str = "csi.model-p2p.dev";
 
 /// Says `ready = false` until whoever starts the program has recovered its mounts.
 #[derive(Clone, Debug, Default)]
-pub struct Readiness(Arc<AtomicBool>);
+pub struct Readiness(Arc<Mutex<State>>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Starting,
+    Ready,
+    Broken(String),
+}
 
 impl Readiness {
     pub fn set(&self, ready: bool) {
-        self.0.store(ready, Ordering::Release);
+        self.put(if ready { State::Ready } else { State::Starting });
     }
 
-    fn get(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    /// From now on probes fail: only a new process can help.
+    pub fn fail(&self, cause: impl ToString) {
+        self.put(State::Broken(cause.to_string()));
+    }
+
+    fn put(&self, state: State) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+
+    fn get(&self) -> Result<bool, Refusal> {
+        match self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+        {
+            State::Broken(cause) => Err(Refusal::Unwell { cause }),
+            state => Ok(state == State::Ready),
+        }
     }
 }
 
@@ -67,7 +92,10 @@ impl Service for Identity {
     }
 
     async fn probe(&self, _: Request<ProbeRequest>) -> Result<Response<ProbeResponse>, Status> {
-        let ready = Some(self.readiness.get());
-        observe("Probe", "", async { Ok(ProbeResponse { ready }) }).await
+        let ready = self.readiness.get();
+        observe("Probe", "", async {
+            ready.map(|ready| ProbeResponse { ready: Some(ready) })
+        })
+        .await
     }
 }

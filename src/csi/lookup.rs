@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Two questions fit into the provisioner's minute.
-const ANSWER_MAX: Duration = Duration::from_secs(25);
+pub(super) const ANSWER_MAX: Duration = Duration::from_secs(25);
 
 pub(super) struct Lookup {
     pub(super) catalog: Arc<dyn Catalog>,

@@ -7,10 +7,11 @@
 //! succeeds, or the pod would hang.
 
 use super::capability;
+use super::health::{self, Renewals};
 use super::lookup::{Lookup, token};
 use super::observe::observe;
 use super::parameters::{Author, Words, own_words};
-use super::publisher::{PublishError, PublishRequest, Publisher, VolumeStats};
+use super::publisher::{PublishError, PublishRequest, Publisher, VolumeFacts, VolumeStats};
 use super::records::{RecordError, Records};
 use super::status::{Call, Refusal, required};
 use super::turns::Turns;
@@ -19,9 +20,10 @@ use super::v1::node_service_capability::{Rpc, Type, rpc};
 use super::v1::volume_usage::Unit;
 use super::v1::{
     NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse, NodeGetInfoRequest,
-    NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
-    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability,
-    NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, VolumeUsage,
+    NodeGetInfoResponse, NodeGetStorageHealthRequest, NodeGetStorageHealthResponse,
+    NodeGetVolumeHealthRequest, NodeGetVolumeHealthResponse, NodeGetVolumeStatsRequest,
+    NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse,
+    NodeServiceCapability, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, VolumeUsage,
 };
 use super::volume::{self, Published, Subject, Wish};
 use crate::model::{Pin, Token, View};
@@ -40,25 +42,28 @@ pub struct NodeIdError {
 /// The service. Clones are one.
 #[derive(Clone)]
 pub struct Node {
-    shared: Arc<Shared>,
-    turns: Arc<Turns>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) turns: Arc<Turns>,
     node_id: Arc<str>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     lookup: Lookup,
     publisher: Arc<dyn Publisher>,
     /// [`Published`] by volume id.
-    records: Arc<dyn Records>,
+    pub(super) records: Arc<dyn Records>,
+    renewals: Renewals,
 }
 
 /// A checked publish.
-struct Publication {
-    volume_id: String,
-    target: PathBuf,
-    words: Words,
-    wish: Wish,
-    token: Option<Token>,
+pub(super) struct Publication {
+    pub(super) volume_id: String,
+    pub(super) target: PathBuf,
+    pub(super) words: Words,
+    pub(super) wish: Wish,
+    /// A pod wrote the words.
+    pub(super) is_inline: bool,
+    pub(super) token: Option<Token>,
 }
 
 impl Node {
@@ -83,6 +88,7 @@ impl Node {
                 lookup,
                 publisher,
                 records,
+                renewals: Renewals::default(),
             }),
             turns: Arc::default(),
             node_id: node_id.into(),
@@ -138,6 +144,29 @@ impl Node {
             }),
         }
     }
+
+    /// Without a turn, like the statistics: a volume whose publish hangs is what is asked about.
+    async fn volume_health(
+        &self,
+        request: NodeGetVolumeHealthRequest,
+    ) -> Result<NodeGetVolumeHealthResponse, Refusal> {
+        let (volume_id, path) = (request.volume_id, request.volume_publish_path);
+        required("volume_id", &volume_id)?;
+        required("volume_publish_path", &path)?;
+        let facts = self.shared.facts(&volume_id, Path::new(&path)).await?;
+        let storage = self.shared.publisher.storage();
+        let not_renewed = self.shared.renewals.cause(&volume_id);
+        let health = health::of_volume(volume_id, &facts, &storage, not_renewed);
+        Ok(NodeGetVolumeHealthResponse {
+            volume_health: Some(health),
+        })
+    }
+
+    fn storage_health(&self) -> NodeGetStorageHealthResponse {
+        NodeGetStorageHealthResponse {
+            backend_health: health::of_storage(&self.shared.publisher.storage()),
+        }
+    }
 }
 
 /// All of a read-only volume is used.
@@ -178,13 +207,14 @@ impl Publication {
             target,
             wish: Wish::of_context(&words, author)?,
             words,
+            is_inline: author == Author::Pod,
             token: token(&request.secrets),
         })
     }
 }
 
 impl Shared {
-    async fn publish(&self, publication: Publication) -> Result<(), Refusal> {
+    pub(super) async fn publish(&self, publication: Publication) -> Result<(), Refusal> {
         let (volume_id, target) = (&publication.volume_id, &publication.target);
         let known = self.known(&publication).await?;
         let mounted = self.publisher.stats(volume_id, target).is_some();
@@ -198,21 +228,59 @@ impl Shared {
             Err(Refusal::Failed { failure, .. }) if mounted => {
                 let kind = failure.kind;
                 tracing::warn!(volume = ?volume_id, %kind, "republish: not renewed, the mount stays");
+                self.renewals.failed(volume_id, failure.to_string());
                 return Ok(());
             }
             ready => ready?,
         };
         let end = self.publisher.publish(volume_id, ready, target).await;
-        if end.is_err() && !matches!(known, Known::Same(_)) {
+        if end.is_err() && !matches!(known, Known::Same(..)) {
             // kubelet may never call again for a volume whose first publish failed.
-            self.records.remove(volume_id).await?;
+            self.forget(volume_id, target).await?;
         }
+        self.renewals.clear(volume_id);
         Ok(end?)
     }
 
-    async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), Refusal> {
+    pub(super) async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), Refusal> {
         self.publisher.unpublish(volume_id, target).await?;
-        Ok(self.records.remove(volume_id).await?)
+        self.renewals.clear(volume_id);
+        Ok(self.forget(volume_id, target).await?)
+    }
+
+    /// Takes a target off a volume's record; the last one takes the record.
+    async fn forget(&self, volume_id: &str, target: &Path) -> Result<(), RecordError> {
+        // One that cannot be read is of no use to anyone.
+        if let Ok(Some(mut record)) = self.record(volume_id).await {
+            record.targets.retain(|known| known != target);
+            if !record.targets.is_empty() {
+                let record = volume::encode(volume_id, &record)?;
+                return self.records.put(volume_id, record).await;
+            }
+        }
+        self.records.remove(volume_id).await
+    }
+
+    pub(super) async fn record(&self, volume_id: &str) -> Result<Option<Published>, RecordError> {
+        let bytes = self.records.get(volume_id).await?;
+        bytes
+            .map(|bytes| volume::decode(volume_id, &bytes))
+            .transpose()
+    }
+
+    /// A volume that is recorded but not mounted is one that its process died under.
+    async fn facts(&self, volume_id: &str, path: &Path) -> Result<VolumeFacts, Refusal> {
+        if let Some(facts) = self.publisher.health(volume_id, path).await {
+            return Ok(facts);
+        }
+        match self.record(volume_id).await? {
+            Some(record) if record.targets.iter().any(|target| target == path) => {
+                Ok(VolumeFacts::default())
+            }
+            _ => Err(Refusal::UnknownVolume {
+                volume_id: volume_id.to_owned(),
+            }),
+        }
     }
 
     /// Everything the mount needs, after the catalog let this token read it.
@@ -247,7 +315,7 @@ impl Shared {
             Subject::Reference(reference) => reference,
         };
         let pin = match known {
-            Known::Same(pin) => pin.clone(),
+            Known::Same(pin, _) => pin.clone(),
             Known::Nothing | Known::Other => {
                 let (volume_id, token) = (&publication.volume_id, publication.token.as_ref());
                 self.lookup.pin(reference, volume_id, token).await?
@@ -264,27 +332,31 @@ impl Shared {
         known: &Known,
         pin: &Pin,
     ) -> Result<(), RecordError> {
-        let volume_id = &publication.volume_id;
-        match known {
-            Known::Same(_) => return Ok(()),
+        let (volume_id, target) = (&publication.volume_id, &publication.target);
+        let mut targets = match known {
+            Known::Same(_, targets) => targets.clone(),
             // The volume was made anew under its old name.
-            Known::Other => self.records.remove(volume_id).await?,
-            Known::Nothing => {}
+            Known::Nothing | Known::Other => Vec::new(),
+        };
+        if targets.contains(target) {
+            return Ok(());
         }
+        targets.push(target.clone());
         let record = Published {
             words: publication.words.clone(),
             pin: pin.to_string(),
+            targets,
+            is_inline: publication.is_inline,
         };
         let record = volume::encode(volume_id, &record)?;
-        self.records.put_once(volume_id, record).await.map(|_| ())
+        self.records.put(volume_id, record).await
     }
 
     async fn known(&self, publication: &Publication) -> Result<Known, RecordError> {
         let volume_id = &publication.volume_id;
-        let Some(bytes) = self.records.get(volume_id).await? else {
+        let Some(record) = self.record(volume_id).await? else {
             return Ok(Known::Nothing);
         };
-        let record: Published = volume::decode(volume_id, &bytes)?;
         if record.words != publication.words {
             return Ok(Known::Other);
         }
@@ -292,7 +364,7 @@ impl Shared {
         record
             .pin
             .parse()
-            .map(Known::Same)
+            .map(|pin| Known::Same(pin, record.targets))
             .map_err(|cause: crate::model::revision::PinError| unreadable(cause))
     }
 }
@@ -300,8 +372,8 @@ impl Shared {
 /// What is recorded of a volume that is asked for.
 enum Known {
     Nothing,
-    /// The same words, and what they stand for.
-    Same(Pin),
+    /// The same words, what they stand for, and where that is shown.
+    Same(Pin, Vec<PathBuf>),
     /// Other words.
     Other,
 }
@@ -336,17 +408,40 @@ impl Service for Node {
         observe("NodeGetVolumeStats", &volume_id, call).await
     }
 
+    async fn node_get_volume_health(
+        &self,
+        request: Request<NodeGetVolumeHealthRequest>,
+    ) -> Result<Response<NodeGetVolumeHealthResponse>, Status> {
+        let request = request.into_inner();
+        let volume_id = request.volume_id.clone();
+        let call = self.volume_health(request);
+        observe("NodeGetVolumeHealth", &volume_id, call).await
+    }
+
+    async fn node_get_storage_health(
+        &self,
+        _: Request<NodeGetStorageHealthRequest>,
+    ) -> Result<Response<NodeGetStorageHealthResponse>, Status> {
+        let answer = self.storage_health();
+        observe("NodeGetStorageHealth", "", async { Ok(answer) }).await
+    }
+
     async fn node_get_capabilities(
         &self,
         _: Request<NodeGetCapabilitiesRequest>,
     ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
-        let stats = NodeServiceCapability {
+        let capability = |kind: rpc::Type| NodeServiceCapability {
             r#type: Some(Type::Rpc(Rpc {
-                r#type: rpc::Type::GetVolumeStats.into(),
+                r#type: kind.into(),
             })),
         };
+        let all = [
+            rpc::Type::GetVolumeStats,
+            rpc::Type::GetVolumeHealth,
+            rpc::Type::GetStorageHealth,
+        ];
         let answer = NodeGetCapabilitiesResponse {
-            capabilities: vec![stats],
+            capabilities: all.map(capability).into(),
         };
         observe("NodeGetCapabilities", "", async { Ok(answer) }).await
     }

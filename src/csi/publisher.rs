@@ -36,6 +36,36 @@ pub struct VolumeStats {
     pub files: u64,
 }
 
+/// How a published volume is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VolumeFacts {
+    /// Mounted where it was published, and answering.
+    pub is_served: bool,
+    /// Every byte is on this node.
+    pub is_complete: bool,
+    /// A file whose content differs from the pinned digest.
+    pub revoked: Option<String>,
+    /// Why nobody gives the pieces that readers wait for.
+    pub starving: Option<String>,
+}
+
+/// How what stands behind all volumes of this node is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StorageFacts {
+    /// None where the process is its own seed.
+    pub seeds: usize,
+    pub connected: usize,
+    /// The cache keeps nothing more.
+    pub is_full: bool,
+}
+
+impl StorageFacts {
+    /// There are seeds, and none is connected.
+    pub fn is_cut_off(&self) -> bool {
+        self.seeds > 0 && self.connected == 0
+    }
+}
+
 /// Why a volume is not at its target (nothing was left there), or still is.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
@@ -74,4 +104,10 @@ pub trait Publisher: Send + Sync + 'static {
 
     /// What the volume at this path holds, from memory; `None` if that volume is not there.
     fn stats(&self, volume_id: &str, path: &Path) -> Option<VolumeStats>;
+
+    /// How the volume at this path is, within 100 ms; `None` if that volume is not there.
+    async fn health(&self, volume_id: &str, path: &Path) -> Option<VolumeFacts>;
+
+    /// How the storage is, from memory.
+    fn storage(&self) -> StorageFacts;
 }

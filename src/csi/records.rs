@@ -1,4 +1,4 @@
-//! What the services must remember between two calls: small values that never change once written.
+//! What the services must remember between two calls: small values.
 //!
 //! A node keeps which commit an inline volume was resolved to, a controller what a volume was created from.
 //! Tokens never come here.
@@ -28,6 +28,12 @@ pub trait Records: Send + Sync + 'static {
 
     /// Keeps `value` only if nothing is there; returns what is there afterwards.
     async fn put_once(&self, name: &str, value: Vec<u8>) -> Result<Vec<u8>, RecordError>;
+
+    /// Replaces what is there.
+    async fn put(&self, name: &str, value: Vec<u8>) -> Result<(), RecordError>;
+
+    /// Every record by name.
+    async fn all(&self) -> Result<Vec<(String, Vec<u8>)>, RecordError>;
 
     /// `Ok` when there is nothing to remove.
     async fn remove(&self, name: &str) -> Result<(), RecordError>;
@@ -77,6 +83,17 @@ impl Records for IndexRecords {
             index.put_record_once(table, name, &value)
         })
         .await
+    }
+
+    async fn put(&self, name: &str, value: Vec<u8>) -> Result<(), RecordError> {
+        self.ask(name, move |index, table, name| {
+            index.put_record(table, name, &value)
+        })
+        .await
+    }
+
+    async fn all(&self) -> Result<Vec<(String, Vec<u8>)>, RecordError> {
+        self.ask("*", |index, table, _| index.records(table)).await
     }
 
     async fn remove(&self, name: &str) -> Result<(), RecordError> {
@@ -131,6 +148,17 @@ impl Records for MemoryRecords {
         state.order.push_back(name.to_owned());
         state.values.insert(name.to_owned(), value.clone());
         Ok(value)
+    }
+
+    async fn put(&self, name: &str, value: Vec<u8>) -> Result<(), RecordError> {
+        self.remove(name).await?;
+        self.put_once(name, value).await.map(|_| ())
+    }
+
+    async fn all(&self) -> Result<Vec<(String, Vec<u8>)>, RecordError> {
+        let state = self.lock();
+        let pair = |(name, value): (&String, &Vec<u8>)| (name.clone(), value.clone());
+        Ok(state.values.iter().map(pair).collect())
     }
 
     async fn remove(&self, name: &str) -> Result<(), RecordError> {

@@ -5,6 +5,7 @@
 use super::controller::Controller;
 use super::identity::{Identity, Readiness};
 use super::node::Node;
+use super::redact;
 use super::socket::Socket;
 use super::v1::controller_server::ControllerServer;
 use super::v1::identity_server::IdentityServer;
@@ -92,6 +93,7 @@ pub async fn serve(
     let stop = CancellationToken::new();
     let all = services.clone();
     let server = tonic::transport::Server::builder()
+        .layer(tower::layer::layer_fn(redact::layer))
         .add_service(IdentityServer::new(all.identity))
         .add_optional_service(all.controller.map(ControllerServer::new))
         .add_optional_service(all.node.map(NodeServer::new))

@@ -4,6 +4,7 @@
 //! answered on is refused: two drivers on one node would unmount each other's volumes. The file is readable
 //! by its owner alone from the moment it is there, and no other file is made beside it.
 
+use hyper_util::rt::TokioIo;
 use socket2::{Domain, SockAddr, Type};
 use std::fs;
 use std::io;
@@ -11,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use tonic::transport::{Channel, Uri};
 
 /// The kernel's bound for a socket's path, without its closing NUL.
 const PATH_BYTES_MAX: usize = 107;
@@ -110,6 +112,19 @@ fn answers(path: &Path) -> io::Result<bool> {
             _ => Err(error),
         },
     }
+}
+
+/// A client's connection to a socket, with the authority that kubelet sends: h2 refuses a path there.
+pub async fn connect(path: &Path) -> Result<Channel, tonic::transport::Error> {
+    let path = path.to_owned();
+    let connector = tower::service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { Ok::<_, io::Error>(TokioIo::new(tokio::net::UnixStream::connect(path).await?)) }
+    });
+    // The address is never looked up: the connector goes to the socket.
+    tonic::transport::Endpoint::from_static("http://localhost")
+        .connect_with_connector(connector)
+        .await
 }
 
 /// The mode is set on the socket before it has a name, for Linux gives the file the socket's own: there is

@@ -46,6 +46,8 @@ pub enum Refusal {
     },
     #[error("volume {volume_id}: the call ended early: {cause}")]
     Broken { volume_id: String, cause: String },
+    #[error("the driver cannot work: {cause}: it has to be started again")]
+    Unwell { cause: String },
     #[error("{failure}")]
     Failed {
         call: Call,
@@ -73,6 +75,7 @@ impl Refusal {
             Refusal::TooLarge { .. } => Code::OutOfRange,
             Refusal::Busy { .. } => Code::Aborted,
             Refusal::Broken { .. } | Refusal::Record(_) => Code::Internal,
+            Refusal::Unwell { .. } => Code::FailedPrecondition,
             Refusal::Failed { call, failure } => code_of_kind(failure.kind, *call),
             Refusal::Publish(error) => code_of_publish(error),
         }

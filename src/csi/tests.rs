@@ -2,6 +2,7 @@
 //! checklist: what the specification, kubelet and the provisioner expect.
 
 mod controller;
+mod health;
 mod node;
 mod sanity;
 mod server;
@@ -191,18 +192,7 @@ impl Drop for Driver {
 
 /// As kubelet does: authority `localhost`, whatever the path.
 async fn connect(path: &Path) -> Channel {
-    let path = path.to_owned();
-    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-        let path = path.clone();
-        async move {
-            let stream = tokio::net::UnixStream::connect(path).await?;
-            Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
-        }
-    });
-    tonic::transport::Endpoint::from_static("http://localhost")
-        .connect_with_connector(connector)
-        .await
-        .expect("a connection")
+    super::connect(path).await.expect("a connection")
 }
 
 /// The code of a refused call, as the specification numbers them; its message names `about`.

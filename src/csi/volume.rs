@@ -9,6 +9,7 @@ use super::records::RecordError;
 use crate::model::view::ViewError;
 use crate::model::{Listing, Pin, Reference, Revision, View};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use std::path::PathBuf;
 
 /// Words that only a context has: what the controller found out.
 const FOUND: [&str; 4] = ["commit", "subdir", "bytes", "files"];
@@ -138,12 +139,19 @@ pub(super) struct Created {
     pub(super) context: Words,
 }
 
-/// What a node remembers of a published volume: the words it was asked with and the pin they stand for.
+/// What a node remembers of a published volume: the words it was asked with, the pin they stand
+/// for, and where it is shown.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Published {
     pub(super) words: Words,
     /// `hf://owner/name@COMMIT`
     pub(super) pin: String,
+    /// Where it is shown, to be shown there again by the next process.
+    #[serde(default)]
+    pub(super) targets: Vec<PathBuf>,
+    /// The words are a pod's own.
+    #[serde(default)]
+    pub(super) is_inline: bool,
 }
 
 pub(super) fn encode(name: &str, record: &impl Serialize) -> Result<Vec<u8>, RecordError> {

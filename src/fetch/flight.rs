@@ -6,12 +6,14 @@
 use super::Fetcher;
 use crate::backoff::Delays;
 use crate::metrics::METRICS;
-use crate::model::{Failure, Verified};
+use crate::model::{Failure, FailureKind, Verified};
 use crate::source::{Arrival, FileRef, Need, Source};
 use crate::store::CacheFile;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
 /// The flights of one file.
 pub struct Flights {
@@ -22,7 +24,13 @@ pub struct Flights {
     need: Arc<Need>,
     /// Weak: a flight ends when the last reader that waits for it has gone.
     under_way: Mutex<HashMap<u32, Weak<watch::Receiver<Progress>>>>,
+    /// The last flight's failure, until one lands.
+    failing: Mutex<Option<(Instant, String)>>,
 }
+
+/// A failure is news as long as a reader that still waits would have met it again: a try takes 10 s and the
+/// longest pause between two is 30 s.
+const NEWS: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, Default)]
 struct Progress {
@@ -77,7 +85,22 @@ impl Flights {
             cached: cached.clone(),
             need: need.clone(),
             under_way: Mutex::default(),
+            failing: Mutex::default(),
         })
+    }
+
+    /// Why flights fail, if they do.
+    pub fn starving(&self) -> Option<String> {
+        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, cause) = failing.as_ref()?;
+        (since.elapsed() < NEWS).then(|| format!("{}: {cause}", self.file.path))
+    }
+
+    fn note(&self, landing: &Landing) {
+        let failure = landing.as_ref().err();
+        let failure = failure.filter(|failure| failure.kind != FailureKind::Integrity);
+        let news = failure.map(|failure| (Instant::now(), failure.to_string()));
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = news;
     }
 
     /// Joins the flight of a piece, or starts it.
@@ -127,7 +150,9 @@ impl Flights {
     async fn bring(&self, index: u32, sender: &watch::Sender<Progress>) -> Landing {
         let mut backoff = Delays::default();
         loop {
-            match self.bring_once(index).await {
+            let landing = self.bring_once(index).await;
+            self.note(&landing);
+            match landing {
                 Err(failure) if failure.kind.is_transient() => {
                     tracing::debug!(file = %self.file.key, piece = index, %failure, "asking again");
                     sender.send_modify(|progress| progress.failure = Some(failure));

@@ -38,6 +38,11 @@ pub trait Opener: Send + Sync + 'static {
     fn open(&self, entry: usize) -> Result<Arc<dyn Content>, ReadError>;
     /// What is known of a file that is not open; must not create anything.
     fn state(&self, entry: usize) -> State;
+    /// Why pieces of a file that readers wait for do not come, if so.
+    fn starving(&self, entry: usize) -> Option<String> {
+        let _ = entry;
+        None
+    }
     /// From now on files opened here are brought ahead of their readers.
     fn run_ahead(&self);
     /// The credential of later opens: kubelet rotates tokens under a running mount.
@@ -126,6 +131,10 @@ impl Opener for FetchOpener {
     fn state(&self, entry: usize) -> State {
         let file = self.fetcher.store().get(self.listing.files()[entry].key);
         file.map_or(State::Partial, |file| file.state())
+    }
+
+    fn starving(&self, entry: usize) -> Option<String> {
+        self.fetcher.starving(self.listing.files()[entry].key)
     }
 
     fn run_ahead(&self) {

@@ -29,6 +29,8 @@ pub enum MountError {
         #[source]
         source: io::Error,
     },
+    #[error("{path}: the filesystem does not answer: look at the node's disk and mounts")]
+    Hung { path: PathBuf },
     /// The program is shutting down under the call.
     #[error("{path}: the mount was interrupted: try again")]
     Interrupted { path: PathBuf },

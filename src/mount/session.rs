@@ -5,6 +5,7 @@
 //! connection, since another mount namespace may hold a copy that keeps it alive; then no reader waits
 //! and the threads return. Dropping a session ends it.
 
+use super::probe::Watch;
 use super::{MountError, info, syscalls};
 use crate::fs::fuse::{Adapter, REQUEST_BYTES_MAX};
 use crate::fs::{Mode, Volume};
@@ -36,6 +37,7 @@ pub struct Session {
     volume: Arc<Volume>,
     /// Taken by the first to end it.
     running: Mutex<Option<Running>>,
+    watch: Watch,
     ended: CancellationToken,
 }
 
@@ -88,6 +90,7 @@ impl Session {
             device: line.device,
             volume,
             running: Mutex::new(Some(running)),
+            watch: Watch::default(),
             ended,
         })
     }
@@ -98,6 +101,10 @@ impl Session {
 
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// The superblock's device, which binds of this mount share.

@@ -7,6 +7,7 @@
 
 use super::direct::DirectMount;
 use super::locks::Locks;
+use super::probe::{self, MountHealth};
 use super::session::Session;
 use super::{MountError, info, syscalls};
 use crate::fetch::Fetcher;
@@ -15,6 +16,7 @@ use crate::model::{Listing, Pin, Prefetch, Token, View};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 #[derive(Clone, Debug)]
@@ -48,6 +50,9 @@ pub struct MountStatus {
     pub mode: Mode,
     pub targets: Vec<PathBuf>,
 }
+
+/// Half of what kubelet gives a call. Mounting takes milliseconds; only a filesystem that hangs takes longer.
+const CALL_MAX: Duration = Duration::from_secs(60);
 
 /// What two volumes must have in common to share a mount.
 type Key = (Pin, View);
@@ -149,14 +154,25 @@ impl Mounts {
 
     /// Size and number of files of a published volume, from memory: never asks the mount.
     pub fn stats(&self, volume_id: &str, target: &Path) -> Option<VolumeStats> {
-        let table = self.table();
-        let found = table.targets.get(target)?;
-        let session = table.mounts.get(&found.key)?;
+        let session = self.session(volume_id, target)?;
         let tree = session.volume().tree();
-        (found.volume_id == volume_id).then(|| VolumeStats {
+        Some(VolumeStats {
             bytes: tree.bytes(),
             files: tree.files(),
         })
+    }
+
+    /// How a published volume is, within 100 ms, whatever hangs.
+    pub async fn health(&self, volume_id: &str, target: &Path) -> Option<MountHealth> {
+        let session = self.session(volume_id, target)?;
+        Some(probe::health(&session, target).await)
+    }
+
+    fn session(&self, volume_id: &str, target: &Path) -> Option<Arc<Session>> {
+        let table = self.table();
+        let found = table.targets.get(target)?;
+        let session = table.mounts.get(&found.key)?;
+        (found.volume_id == volume_id).then(|| session.clone())
     }
 
     /// Every shared mount.
@@ -183,15 +199,18 @@ impl Mounts {
             .await
     }
 
-    /// Runs `work` to its end even if the caller goes away.
+    /// Runs `work` to its end even if the caller goes away, and lets the caller go when it takes too long.
     async fn blocking<T: Send + 'static>(
         self: &Arc<Self>,
         path: &Path,
         work: impl FnOnce(&Mounts) -> Result<T, MountError> + Send + 'static,
     ) -> Result<T, MountError> {
         let mounts = self.clone();
-        let done = self.runtime.spawn_blocking(move || work(&mounts)).await;
-        done.unwrap_or_else(|_| Err(MountError::Interrupted { path: path.into() }))
+        let done = self.runtime.spawn_blocking(move || work(&mounts));
+        match tokio::time::timeout(CALL_MAX, done).await {
+            Ok(done) => done.unwrap_or_else(|_| Err(MountError::Interrupted { path: path.into() })),
+            Err(_) => Err(MountError::Hung { path: path.into() }),
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

@@ -30,6 +30,7 @@ impl From<MountError> for Failure {
             | MountError::NotPermitted { .. }
             | MountError::OtherVolume { .. }
             | MountError::Io { .. }
+            | MountError::Hung { .. }
             | MountError::Interrupted { .. } => FailureKind::Internal,
         };
         Failure::new(kind, error.to_string())

@@ -8,11 +8,14 @@ use crate::config::NodeConfig;
 use crate::csi;
 use crate::model::{Failure, FailureKind};
 use crate::mount::{Mounts, MountsConfig};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
-/// Runs until a signal; mounts are taken down on the way out.
+/// Runs until a signal. Calls under way end first; the mounts die with the process, and the next one shows
+/// them again.
 pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     let shutdown = signal::shutdown()?;
     let store = open_store(&config.cache)?;
@@ -37,10 +40,8 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
         engine.fetcher.clone(),
         tokio::runtime::Handle::current(),
     )?;
-    for target in mounts.recover(Vec::new()).await? {
-        tracing::warn!(target = %target.display(), "took down a mount of an earlier process");
-    }
-    let ready = ops::Ready::default();
+    let endpoint: csi::Endpoint = config.csi_endpoint.parse().map_err(socket_failure)?;
+    let ready = ops::Ready::of_csi(endpoint.path());
     let status = StatusSource {
         role: "node",
         store: store.clone(),
@@ -57,45 +58,117 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     // Bound before anything says that the node is ready.
     let socket = socket(&config.csi_endpoint)?;
     let readiness = csi::Readiness::default();
-    let services = services(&config, &engine, &mounts, readiness.clone())?;
+    let node = node_service(&config, &engine, &mounts)?;
+    let registration = config.registration_dir.as_deref();
+    let registration = registration
+        .map(|dir| csi::Registration::bind(dir, &endpoint))
+        .transpose()
+        .map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
     let http = ops::serve(config.http, status, ready.clone(), shutdown.clone()).await?;
     tracing::info!(node = config.node_id, csi = config.csi_endpoint, %http, "node is up");
-    readiness.set(true);
-    ready.set();
-    let served = csi::serve(
+    // No call before what an earlier process left is out of the way.
+    let cleaned = clean(&node, &mounts).await;
+    let restoring = restore(node.clone(), cleaned, readiness.clone(), ready);
+    let restoring = tokio::spawn(shutdown.clone().run_until_cancelled_owned(restoring));
+    let services = services(&config, &engine, node, readiness);
+    let csi = csi::serve(
         csi::Config::default(),
         services,
         socket,
-        shutdown.cancelled_owned(),
-    )
-    .await;
-    drop(held);
-    served.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))
+        shutdown.clone().cancelled_owned(),
+    );
+    let served = serve_both(csi, registration, shutdown).await;
+    drop((held, restoring));
+    served
+}
+
+/// Serves CSI and kubelet's registration; the end of one is the end of both.
+async fn serve_both(
+    csi: impl Future<Output = Result<(), csi::server::ServeError>>,
+    registration: Option<csi::Registration>,
+    shutdown: CancellationToken,
+) -> Result<(), Failure> {
+    let failed = |error: String| Failure::new(FailureKind::Internal, error);
+    let registered = async {
+        let Some(registration) = registration else {
+            return Ok(());
+        };
+        let end = registration.serve(shutdown.clone()).await;
+        shutdown.cancel();
+        end.map_err(|error| failed(error.to_string()))
+    };
+    let served = async {
+        let end = csi.await;
+        shutdown.cancel();
+        end.map_err(|error| failed(error.to_string()))
+    };
+    let (served, registered) = tokio::join!(served, registered);
+    served.and(registered)
+}
+
+type Recorded = Vec<(String, PathBuf)>;
+
+/// Takes down what an earlier process left; what was published then is to be shown again.
+async fn clean(node: &csi::Node, mounts: &Arc<Mounts>) -> Result<Recorded, Failure> {
+    let failed = |error: csi::RecordError| Failure::new(FailureKind::Internal, error.to_string());
+    let recorded = node.recorded().await.map_err(failed)?;
+    let targets = recorded.iter().map(|(_, target)| target.clone());
+    for target in mounts.recover(targets.collect()).await? {
+        tracing::warn!(target = %target.display(), "took down a mount of an earlier process");
+    }
+    Ok(recorded)
+}
+
+/// Says that the node is ready once its volumes are back, or that it never will be.
+async fn restore(
+    node: csi::Node,
+    cleaned: Result<Recorded, Failure>,
+    readiness: csi::Readiness,
+    ready: ops::Ready,
+) {
+    match cleaned {
+        Ok(recorded) => {
+            node.restore(recorded).await;
+            readiness.set(true);
+            ready.set();
+        }
+        Err(failure) => {
+            tracing::error!(%failure, "cannot recover from the process before");
+            readiness.fail(failure);
+        }
+    }
+}
+
+fn node_service(
+    config: &NodeConfig,
+    engine: &Engine,
+    mounts: &Arc<Mounts>,
+) -> Result<csi::Node, Failure> {
+    let publisher = Arc::new(csi::MountPublisher {
+        mounts: mounts.clone(),
+        fetcher: engine.fetcher.clone(),
+    });
+    let records = csi::IndexRecords::new(engine.store.clone(), "node-volumes");
+    let (catalog, records) = (engine.catalog.clone(), Arc::new(records));
+    csi::Node::new(catalog, publisher, records, &config.node_id)
+        .map_err(|error| Failure::new(FailureKind::BadReference, error.to_string()))
 }
 
 fn services(
     config: &NodeConfig,
     engine: &Engine,
-    mounts: &Arc<Mounts>,
+    node: csi::Node,
     readiness: csi::Readiness,
-) -> Result<csi::Services, Failure> {
-    let records = |table| Arc::new(csi::IndexRecords::new(engine.store.clone(), table));
-    let publisher = Arc::new(csi::MountPublisher(mounts.clone()));
-    let node = csi::Node::new(
-        engine.catalog.clone(),
-        publisher,
-        records("node-volumes"),
-        &config.node_id,
-    )
-    .map_err(|error| Failure::new(FailureKind::BadReference, error.to_string()))?;
+) -> csi::Services {
     let services = csi::Services::new(readiness).with_node(node);
-    Ok(match config.all_in_one {
-        true => services.with_controller(csi::Controller::new(
-            engine.catalog.clone(),
-            records("controller-volumes"),
-        )),
-        false => services,
-    })
+    if !config.all_in_one {
+        return services;
+    }
+    let records = csi::IndexRecords::new(engine.store.clone(), "controller-volumes");
+    services.with_controller(csi::Controller::new(
+        engine.catalog.clone(),
+        Arc::new(records),
+    ))
 }
 
 /// Binds the CSI socket, or says what is wrong with it.

@@ -19,7 +19,7 @@ use super::slots::Slots;
 use super::v1::{self, peer_server::PeerServer};
 use super::wishes::{Wish, Wishes};
 use crate::model::{Failure, FailureKind, FileKey, Token};
-use crate::source::{Arrival, FileRef, Need, Source};
+use crate::source::{Arrival, FileRef, Need, Reach, Source};
 use crate::store::{CacheFile, Store};
 use crate::tls::TlsDir;
 use async_trait::async_trait;
@@ -205,6 +205,14 @@ fn hello(config: &SwarmConfig) -> v1::Hello {
 
 #[async_trait]
 impl Source for Swarm {
+    fn reach(&self) -> Reach {
+        let connected = |link: &&Arc<SeedLink>| link.piece_addr().is_some();
+        Reach {
+            seeds: self.links.len(),
+            connected: self.links.iter().filter(connected).count(),
+        }
+    }
+
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
         let (cache, _) = self.open(file)?;
         super::demand::Demand {

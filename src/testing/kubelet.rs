@@ -1,12 +1,10 @@
 //! What kubelet and the provisioner do with a CSI socket, as the tests and the demo need it.
 
 use crate::csi::v1;
-use hyper_util::rt::TokioIo;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
-use tokio::net::UnixStream;
+use std::path::Path;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::Channel;
 use v1::controller_client::ControllerClient;
 use v1::node_client::NodeClient;
 
@@ -19,14 +17,8 @@ pub struct Kubelet {
 impl Kubelet {
     /// Connects once the socket is there.
     pub async fn connect(socket: &Path) -> Result<Kubelet, tonic::transport::Error> {
-        let socket = socket.to_owned();
-        let connector = tower::service_fn(move |_: Uri| {
-            let socket: PathBuf = socket.clone();
-            async move { Ok::<_, std::io::Error>(TokioIo::new(UnixStream::connect(socket).await?)) }
-        });
-        let endpoint = Endpoint::from_static("http://localhost");
         Ok(Kubelet {
-            channel: endpoint.connect_with_connector(connector).await?,
+            channel: crate::csi::connect(socket).await?,
         })
     }
 

@@ -348,3 +348,50 @@ async fn stats_come_from_memory_while_the_hub_hangs() {
         assert_eq!(refused(driver.stats(volume_id, path).await, ""), code);
     }
 }
+
+/// A publish as a later specification may send it: fields and an access mode that nobody knows yet.
+#[derive(Clone, PartialEq, prost::Message)]
+struct LaterPublish {
+    #[prost(string, tag = "1")]
+    volume_id: String,
+    #[prost(string, tag = "4")]
+    target_path: String,
+    #[prost(bytes = "vec", tag = "5")]
+    volume_capability: Vec<u8>,
+    #[prost(map = "string, string", tag = "8")]
+    volume_context: HashMap<String, String>,
+    #[prost(map = "string, string", tag = "99")]
+    later: HashMap<String, String>,
+    #[prost(uint64, tag = "100")]
+    number: u64,
+}
+
+#[tokio::test]
+async fn fields_and_enum_values_of_a_later_specification_are_tolerated() {
+    let driver = Driver::start().await;
+    let request = driver.inline("csi-1", [("model", MODEL)]);
+    let mut capability = mount(Mode::SingleNodeWriter);
+    capability.access_mode = Some(AccessMode { mode: 77 });
+    let later = LaterPublish {
+        volume_id: request.volume_id.clone(),
+        target_path: request.target_path.clone(),
+        volume_capability: prost::Message::encode_to_vec(&capability),
+        volume_context: request.volume_context.clone(),
+        later: map([("a", "b")]),
+        number: 7,
+    };
+    let mut grpc = tonic::client::Grpc::new(driver.channel.clone());
+    grpc.ready().await.expect("a connection");
+    let codec = tonic_prost::ProstCodec::<_, crate::csi::v1::NodePublishVolumeResponse>::default();
+    let path =
+        tonic::codegen::http::uri::PathAndQuery::from_static("/csi.v1.Node/NodePublishVolume");
+    grpc.unary(tonic::Request::new(later), path, codec)
+        .await
+        .expect("published");
+    assert!(
+        driver
+            .publisher
+            .shown(Path::new(&request.target_path))
+            .is_some()
+    );
+}

@@ -6,8 +6,11 @@ use crate::csi::v1::{
     ControllerGetCapabilitiesRequest, GetPluginCapabilitiesRequest, GetPluginInfoRequest,
     NodeGetCapabilitiesRequest, NodeGetInfoRequest, ProbeRequest,
 };
+use crate::csi::v1::{
+    DeleteVolumeRequest, NodeGetStorageHealthRequest, ValidateVolumeCapabilitiesRequest,
+};
 use crate::metrics::METRICS;
-use crate::model::FailureKind;
+use crate::model::{Failure, FailureKind};
 use std::sync::Mutex;
 
 #[tokio::test]
@@ -42,7 +45,20 @@ async fn a_probe_tells_readiness_and_does_not_care_for_the_hub() {
         driver.catalog.fail(failure);
         let probe = identity.probe(ProbeRequest {}).await.expect("never fails");
         assert_eq!(probe.into_inner().ready, Some(ready));
+        let own = crate::csi::probe(driver.endpoint().path()).await;
+        assert_eq!(own.expect("healthy"), ready);
     }
+    driver.readiness.fail("no mount table");
+    assert_eq!(
+        refused(identity.probe(ProbeRequest {}).await, "no mount table"),
+        9
+    );
+    let own = crate::csi::probe(driver.endpoint().path()).await;
+    assert!(
+        own.expect_err("unwell")
+            .to_string()
+            .contains("no mount table")
+    );
 }
 
 #[tokio::test]
@@ -68,7 +84,7 @@ async fn capabilities_promise_what_is_there() {
     let stats = node
         .node_get_capabilities(NodeGetCapabilitiesRequest {})
         .await;
-    assert_eq!(stats.expect("an answer").into_inner().capabilities.len(), 1);
+    assert_eq!(stats.expect("an answer").into_inner().capabilities.len(), 3);
     let info = node
         .node_get_info(NodeGetInfoRequest {})
         .await
@@ -147,6 +163,23 @@ impl std::io::Write for Log {
     }
 }
 
+/// Success and each failure.
+fn every_kind() -> [Option<FailureKind>; 11] {
+    [
+        None,
+        Some(FailureKind::BadReference),
+        Some(FailureKind::NotFound),
+        Some(FailureKind::Unauthenticated),
+        Some(FailureKind::Denied),
+        Some(FailureKind::RateLimited),
+        Some(FailureKind::Unavailable),
+        Some(FailureKind::Integrity),
+        Some(FailureKind::NoRoom),
+        Some(FailureKind::Unsupported),
+        Some(FailureKind::Internal),
+    ]
+}
+
 #[tokio::test]
 async fn no_secret_reaches_logs_errors_metrics_or_records() {
     let log = Log::default();
@@ -160,7 +193,7 @@ async fn no_secret_reaches_logs_errors_metrics_or_records() {
     let _second = tracing::Dispatch::new(tracing_subscriber::registry());
     let _default = tracing::subscriber::set_default(subscriber);
     let driver = Driver::start().await;
-    let secrets = map([("token", "hf_canary"), ("password", "canary")]);
+    let secrets = map([("token", " hf_canary\n"), ("password", "canary")]);
     let mut create = creation("v", [("model", MODEL)]);
     create.secrets = secrets.clone();
     driver
@@ -169,23 +202,58 @@ async fn no_secret_reaches_logs_errors_metrics_or_records() {
         .await
         .expect("a volume");
     let mut seen = String::new();
-    for kind in [None, Some(FailureKind::Denied)] {
-        driver.catalog.fail(kind);
+    for kind in every_kind() {
+        driver
+            .catalog
+            .fail_with(kind.map(|kind| Failure::new(kind, "hub: no hf_canary for canary")));
+        let mut create = creation("w", [("model", MODEL)]);
+        create.secrets = secrets.clone();
+        seen += &format!("{:?}", driver.controller().create_volume(create).await);
+        let delete = DeleteVolumeRequest {
+            volume_id: "w".into(),
+            secrets: secrets.clone(),
+        };
+        seen += &format!("{:?}", driver.controller().delete_volume(delete).await);
+        let validate = ValidateVolumeCapabilitiesRequest {
+            volume_id: "w".into(),
+            volume_capabilities: vec![mount(Mode::MultiNodeReaderOnly)],
+            secrets: secrets.clone(),
+            ..Default::default()
+        };
+        seen += &format!(
+            "{:?}",
+            driver
+                .controller()
+                .validate_volume_capabilities(validate)
+                .await
+        );
+        let health = NodeGetStorageHealthRequest {
+            secrets: secrets.clone(),
+        };
+        seen += &format!("{:?}", driver.node().node_get_storage_health(health).await);
         let mut request = driver.inline("csi-1", [("model", MODEL)]);
         request.secrets = secrets.clone();
         let answer = driver.node().node_publish_volume(request).await;
         seen += &format!("{answer:?}");
     }
-    let record = driver
-        .published
-        .get("csi-1")
-        .await
-        .expect("memory")
-        .expect("a record");
-    seen += &String::from_utf8_lossy(&record);
+    for records in [&driver.published, &driver.created] {
+        let records = records.all().await.expect("memory");
+        assert!(!records.is_empty());
+        records
+            .iter()
+            .for_each(|(_, record)| seen += &String::from_utf8_lossy(record));
+    }
     seen += &METRICS.render();
     seen += &String::from_utf8_lossy(&log.0.lock().expect("no panic"));
     assert!(seen.contains("csi call") && seen.contains("NodePublishVolume"));
     assert!(seen.contains("model_p2p_csi_operations_seconds_count{grpc_status_code=\"0\""));
-    assert!(!seen.contains("canary"));
+    assert!(
+        seen.contains("csi request")
+            && seen.contains("secrets=***")
+            && seen.contains("no *** for ***")
+    );
+    let at = seen
+        .find("canary")
+        .map(|at| &seen[at.saturating_sub(200)..at + 20]);
+    assert_eq!(at, None);
 }

@@ -1,6 +1,6 @@
 //! A catalog and a publisher in memory that count their calls and fail on demand.
 
-use crate::csi::{PublishError, PublishRequest, Publisher, VolumeStats};
+use crate::csi::{PublishError, PublishRequest, Publisher, StorageFacts, VolumeFacts, VolumeStats};
 use crate::model::{Digest, Failure, FailureKind, Listing, Pin, Reference, Revision, Token};
 use crate::source::Catalog;
 use async_trait::async_trait;
@@ -49,6 +49,10 @@ impl TwinCatalog {
         *lock(&self.failure) = kind
             .into()
             .map(|kind| Failure::new(kind, format!("hub says {kind}")));
+    }
+
+    pub(super) fn fail_with(&self, failure: Option<Failure>) {
+        *lock(&self.failure) = failure;
     }
 
     fn answer(&self) -> Result<(), Failure> {
@@ -102,6 +106,8 @@ pub(super) struct TwinPublisher {
     mounts: Mutex<HashMap<PathBuf, Mount>>,
     failure: Mutex<Option<Broken>>,
     pub(super) mounted: AtomicUsize,
+    pub(super) facts: Mutex<VolumeFacts>,
+    pub(super) storage: Mutex<StorageFacts>,
 }
 
 struct Mount {
@@ -168,6 +174,15 @@ impl Publisher for TwinPublisher {
             }
             _ => Ok(()),
         }
+    }
+
+    async fn health(&self, volume_id: &str, path: &Path) -> Option<VolumeFacts> {
+        self.stats(volume_id, path)?;
+        Some(lock(&self.facts).clone())
+    }
+
+    fn storage(&self) -> StorageFacts {
+        *lock(&self.storage)
     }
 
     fn stats(&self, volume_id: &str, path: &Path) -> Option<VolumeStats> {
