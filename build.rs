@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 /// Messages that carry credentials get no `Debug`: no log line can be written that prints them.
-const SECRET: [&str; 10] = [
+const SECRET: [&str; 11] = [
     ".csi.v1.CreateVolumeRequest",
     ".csi.v1.DeleteVolumeRequest",
     ".csi.v1.ValidateVolumeCapabilitiesRequest",
+    ".csi.v1.ControllerGetVolumeHealthRequest",
     ".csi.v1.NodePublishVolumeRequest",
     ".model_p2p.control.v1.Request",
     ".model_p2p.swarm.v1.ResolveRequest",

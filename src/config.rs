@@ -91,5 +91,8 @@ pub struct SeedConfig {
 pub struct ControllerConfig {
     pub csi_endpoint: String,
     pub seeds: Vec<String>,
-    pub cache: CacheConfig,
+    pub http: SocketAddr,
+    pub kubeconfig: Option<PathBuf>,
+    /// Where volumes are remembered beside the cluster; else in memory.
+    pub cache: Option<CacheConfig>,
 }

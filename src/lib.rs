@@ -8,6 +8,7 @@ pub mod config;
 pub mod run;
 
 pub mod csi;
+pub mod kubernetes;
 pub mod mount;
 
 pub mod fs;

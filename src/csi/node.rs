@@ -24,8 +24,9 @@ use super::v1::{
     NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, VolumeUsage,
 };
 use super::volume::{self, Published, Subject, Wish};
-use crate::model::{Pin, Token, View};
-use crate::source::Catalog;
+use crate::model::{Failure, News, Pin, PodRef, Token, View};
+use crate::source::{Catalog, Observer};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -43,6 +44,7 @@ pub struct Node {
     shared: Arc<Shared>,
     turns: Arc<Turns>,
     node_id: Arc<str>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 struct Shared {
@@ -59,6 +61,7 @@ struct Publication {
     words: Words,
     wish: Wish,
     token: Option<Token>,
+    pod: Option<PodRef>,
 }
 
 impl Node {
@@ -86,7 +89,13 @@ impl Node {
             }),
             turns: Arc::default(),
             node_id: node_id.into(),
+            observer: None,
         })
+    }
+
+    /// Pods' owners hear of what is mounted and of what goes wrong later.
+    pub fn with_observer(self, observer: Option<Arc<dyn Observer>>) -> Node {
+        Node { observer, ..self }
     }
 
     pub(super) async fn drained(&self) {
@@ -98,10 +107,14 @@ impl Node {
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse, Refusal> {
         let publication = Publication::of(request)?;
-        let shared = self.shared.clone();
+        let (shared, observer) = (self.shared.clone(), self.observer.clone());
         self.turns
             .run(&publication.volume_id.clone(), async move {
-                shared.publish(publication).await?;
+                let pod = publication.pod.clone();
+                let news = shared.publish(publication).await?;
+                if let (Some(observer), Some(pod), Some((kind, text))) = (observer, pod, news) {
+                    observer.observe(&pod, kind, text);
+                }
                 Ok(NodePublishVolumeResponse {})
             })
             .await
@@ -140,6 +153,31 @@ impl Node {
     }
 }
 
+/// The pod that kubelet publishes for.
+fn pod(context: &HashMap<String, String>) -> Option<PodRef> {
+    let get = |key: &str| {
+        context
+            .get(&format!("csi.storage.k8s.io/pod.{key}"))
+            .cloned()
+    };
+    Some(PodRef {
+        namespace: get("namespace")?,
+        name: get("name")?,
+        uid: get("uid")?,
+    })
+}
+
+fn mounted_news(ready: &PublishRequest) -> Result<(News, String), Refusal> {
+    let (bytes, files) = volume::measure(&ready.listing, &ready.view)?;
+    let pin = ready.listing.pin();
+    let text = format!("{pin} is mounted: {bytes} bytes in {files} files");
+    Ok((News::Mounted, text))
+}
+
+fn not_renewed(failure: &Failure) -> String {
+    format!("the mount stays, but its permission could not be renewed: {failure}")
+}
+
 /// All of a read-only volume is used.
 fn usage(stats: VolumeStats) -> NodeGetVolumeStatsResponse {
     let used = |amount: u64, unit: Unit| {
@@ -172,6 +210,7 @@ impl Publication {
             });
         }
         let author = Author::of_context(&request.volume_context);
+        let pod = pod(&request.volume_context);
         let words = own_words(request.volume_context);
         Ok(Publication {
             volume_id: request.volume_id,
@@ -179,12 +218,14 @@ impl Publication {
             wish: Wish::of_context(&words, author)?,
             words,
             token: token(&request.secrets),
+            pod,
         })
     }
 }
 
 impl Shared {
-    async fn publish(&self, publication: Publication) -> Result<(), Refusal> {
+    /// With what the pod's owner should hear of it.
+    async fn publish(&self, publication: Publication) -> Result<Option<(News, String)>, Refusal> {
         let (volume_id, target) = (&publication.volume_id, &publication.target);
         let known = self.known(&publication).await?;
         let mounted = self.publisher.stats(volume_id, target).is_some();
@@ -198,16 +239,18 @@ impl Shared {
             Err(Refusal::Failed { failure, .. }) if mounted => {
                 let kind = failure.kind;
                 tracing::warn!(volume = ?volume_id, %kind, "republish: not renewed, the mount stays");
-                return Ok(());
+                return Ok(Some((News::Degraded, not_renewed(&failure))));
             }
             ready => ready?,
         };
+        let news = (!mounted).then(|| mounted_news(&ready)).transpose()?;
         let end = self.publisher.publish(volume_id, ready, target).await;
         if end.is_err() && !matches!(known, Known::Same(_)) {
             // kubelet may never call again for a volume whose first publish failed.
             self.records.remove(volume_id).await?;
         }
-        Ok(end?)
+        end?;
+        Ok(news)
     }
 
     async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), Refusal> {

@@ -5,7 +5,7 @@ use crate::fetch::{FetchConfig, Fetcher};
 use crate::hub::{Hubs, HubsConfig as HubClients};
 use crate::model::{Failure, FailureKind};
 use crate::seed::{Ingest, LocalCatalog, LocalSource};
-use crate::source::{Catalog, Source};
+use crate::source::{Catalog, Observer, Source};
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::swarm::{Swarm, SwarmConfig};
 use std::net::SocketAddr;
@@ -20,6 +20,8 @@ pub struct Engine {
     pub store: Store,
     pub catalog: Arc<dyn Catalog>,
     pub fetcher: Arc<Fetcher>,
+    /// Where pods' news go; only seeds take them.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Opens a cache; another process's is told apart by [`StoreError::Owned`].
@@ -82,7 +84,10 @@ impl Engine {
         let seeds = config.seeds.clone();
         let config = SwarmConfig::new(node_id, seeds, advertised);
         let swarm = Swarm::start(config, store.clone(), listener, shutdown)?;
-        Ok(Engine::new(store, swarm.clone(), swarm, read_timeout))
+        Ok(Engine {
+            observer: Some(swarm.clone()),
+            ..Engine::new(store, swarm.clone(), swarm, read_timeout)
+        })
     }
 
     fn new(
@@ -96,6 +101,7 @@ impl Engine {
             store,
             catalog,
             fetcher,
+            observer: None,
         }
     }
 }

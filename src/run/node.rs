@@ -43,7 +43,7 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     let ready = ops::Ready::default();
     let status = StatusSource {
         role: "node",
-        store: store.clone(),
+        store: Some(store.clone()),
         mounts: Some(mounts.clone()),
     };
     let (keep, asked) = mpsc::channel(16);
@@ -87,12 +87,14 @@ fn services(
         records("node-volumes"),
         &config.node_id,
     )
-    .map_err(|error| Failure::new(FailureKind::BadReference, error.to_string()))?;
+    .map_err(|error| Failure::new(FailureKind::BadReference, error.to_string()))?
+    .with_observer(engine.observer.clone());
     let services = csi::Services::new(readiness).with_node(node);
     Ok(match config.all_in_one {
         true => services.with_controller(csi::Controller::new(
             engine.catalog.clone(),
             records("controller-volumes"),
+            None,
         )),
         false => services,
     })
