@@ -97,7 +97,10 @@ pub struct ControllerConfig {
     pub csi_endpoint: String,
     pub seeds: Vec<String>,
     pub tls_dir: Option<PathBuf>,
-    pub cache: CacheConfig,
+    pub http: SocketAddr,
+    pub kubeconfig: Option<PathBuf>,
+    /// Where volumes are remembered beside the cluster; else in memory.
+    pub cache: Option<CacheConfig>,
 }
 
 /// Where the cluster's certificates are kept.

@@ -5,12 +5,15 @@
 //! fetches content: a call resolves, lists, mounts and returns, well inside kubelet's two minutes. Every
 //! call may be repeated, doubled or dropped by its client, and each leaves all or nothing behind.
 //!
-//! The room sees the rest of the program through three contracts: `source::Catalog` looks revisions up,
-//! [`Publisher`] mounts, [`Records`] remembers. Failures become gRPC codes in [`status`] alone. Only this
+//! The room sees the rest of the program through contracts: `source::Catalog` looks revisions up,
+//! [`Publisher`] mounts, [`Records`] remembers, [`Claims`] is the cluster, `source::Observer` tells pods'
+//! owners. Failures become gRPC codes in [`status`] alone. Only this
 //! room knows CSI types.
 
 mod capability;
+pub mod claims;
 pub mod controller;
+mod creation;
 mod health;
 pub mod identity;
 mod lookup;
@@ -28,11 +31,12 @@ pub mod server;
 pub mod socket;
 pub mod status;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod turns;
 pub mod v1;
 mod volume;
 
+pub use claims::{Claim, ClaimError, Claims, Event, Object};
 pub use controller::Controller;
 pub use identity::{DRIVER_NAME, Readiness};
 pub use mounts::MountPublisher;

@@ -5,6 +5,7 @@
 //! hashed. This room imports nothing of the program and does no I/O.
 
 pub mod bitfield;
+pub mod event;
 pub mod failure;
 pub mod listing;
 pub mod piece;
@@ -14,6 +15,7 @@ pub mod token;
 pub mod view;
 
 pub use bitfield::Bitfield;
+pub use event::{News, PodEvent, PodRef};
 pub use failure::{Failure, FailureKind};
 pub use listing::{Digest, Entry, FileKey, Listing};
 pub use piece::{Geometry, PIECE_BYTES, PieceHash, Verified};

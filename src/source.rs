@@ -5,7 +5,8 @@
 //! cancel-safe: a dropped future gives its claims back.
 
 use crate::model::{
-    Bitfield, Digest, Entry, Failure, FileKey, Geometry, Listing, Pin, Reference, Token, Verified,
+    Bitfield, Digest, Entry, Failure, FileKey, Geometry, Listing, News, Pin, PodRef, Reference,
+    Token, Verified,
 };
 use async_trait::async_trait;
 use std::ops::Range;
@@ -118,6 +119,17 @@ pub trait Catalog: Send + Sync + 'static {
     /// The files of a pin, after the hub has let this token read it. Content of named small files that the
     /// seed already holds may come along into the store.
     async fn listing(&self, pin: &Pin, token: Option<&Token>) -> Result<Arc<Listing>, Failure>;
+
+    /// Whether anybody would answer now; no hub is asked. Who is its own seed always does.
+    async fn reach(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+}
+
+/// Whoever brings a pod's news to its owner.
+pub trait Observer: Send + Sync + 'static {
+    /// Returns at once. What is told too often, or cannot be passed on, is dropped.
+    fn observe(&self, pod: &PodRef, news: News, text: String);
 }
 
 /// The pieces of one file that are wanted, in the order readers will touch them, and which of them are

@@ -256,9 +256,26 @@ pub struct ControllerArgs {
         value_name = "URL"
     )]
     csi_endpoint: String,
-    /// Where volume names are remembered [default: $XDG_CACHE_HOME/model-p2p]
-    #[command(flatten)]
-    cache: CacheArgs,
+    /// Address for /metrics, /healthz, /readyz and /api/v1/status
+    #[arg(
+        long,
+        env = "MODEL_P2P_HTTP",
+        hide_env = true,
+        default_value = "0.0.0.0:7442",
+        value_name = "ADDR"
+    )]
+    http: SocketAddr,
+    /// Access to a cluster from outside [default: the pod's service account]
+    #[arg(
+        long,
+        env = "MODEL_P2P_KUBECONFIG",
+        hide_env = true,
+        value_name = "FILE"
+    )]
+    kubeconfig: Option<PathBuf>,
+    /// Where volumes are remembered, beside the cluster [default: in memory]
+    #[arg(long, env = "MODEL_P2P_CACHE_DIR", hide_env = true, value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
     #[command(flatten)]
     peer: PeerArgs,
 }
@@ -418,7 +435,12 @@ impl ControllerArgs {
             csi_endpoint: self.csi_endpoint,
             seeds: peer.seeds,
             tls_dir: peer.tls_dir,
-            cache: self.cache.config()?,
+            http: self.http,
+            kubeconfig: self.kubeconfig,
+            cache: self.cache_dir.map(|dir| CacheConfig {
+                dir,
+                limit_bytes: None,
+            }),
         })
     }
 }

@@ -1,12 +1,17 @@
 //! The controller service: a claim becomes a pin.
 //!
 //! Creating a volume asks for a commit and its sizes, and writes both into the volume's context; nothing is
-//! stored in a hub or on a disk, so deleting one only forgets it. The same name gets the same answer, also
-//! after the branch moved: the catalog keeps the first pin of a volume id. With other parameters or an
-//! unfitting size it is refused, as long as the records reach back.
+//! stored in a hub or on a disk, so deleting one only forgets it. What is asked for is the class's
+//! parameters, the claim's annotations and, for a clone, its source's context, in this order. The same name
+//! gets the same answer, also after the branch moved or this process began anew: from the records, from the
+//! PersistentVolume, or from the catalog, which keeps the first pin of a volume id. With other words or an
+//! unfitting size it is refused: a claim that changed its mind is made anew, for a volume that shows
+//! another model than its claim names would deceive its reader.
 
 use super::capability;
-use super::lookup::{Lookup, token};
+use super::claims::{self, Claims};
+use super::creation::Creation;
+use super::lookup::Lookup;
 use super::observe::observe;
 use super::parameters::{Author, Words, own_words};
 use super::records::{RecordError, Records};
@@ -15,20 +20,19 @@ use super::turns::Turns;
 use super::v1::controller_server::Controller as Service;
 use super::v1::controller_service_capability::{Rpc, Type, rpc};
 use super::v1::validate_volume_capabilities_response::Confirmed;
+use super::v1::volume_content_source::{Type as ContentType, VolumeSource};
+use super::v1::volume_health_status::Status as Health;
 use super::v1::{
-    CapacityRange, ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse,
+    ControllerGetCapabilitiesRequest, ControllerGetCapabilitiesResponse,
+    ControllerGetVolumeHealthRequest, ControllerGetVolumeHealthResponse,
     ControllerServiceCapability, CreateVolumeRequest, CreateVolumeResponse, DeleteVolumeRequest,
     DeleteVolumeResponse, ValidateVolumeCapabilitiesRequest, ValidateVolumeCapabilitiesResponse,
-    Volume,
+    Volume, VolumeContentSource, VolumeHealth, VolumeHealthStatus,
 };
 use super::volume::{self, Created, Subject, Wish};
-use crate::model::{Reference, Token};
 use crate::source::Catalog;
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
-
-/// The specification's bound for a volume's name.
-const NAME_BYTES_MAX: usize = 128;
 
 /// The service. Clones are one.
 #[derive(Clone)]
@@ -41,27 +45,27 @@ struct Shared {
     lookup: Lookup,
     /// [`Created`] by volume id.
     records: Arc<dyn Records>,
-}
-
-/// A checked creation.
-struct Creation {
-    name: String,
-    volume_id: String,
-    words: Words,
-    wish: Wish,
-    range: CapacityRange,
-    token: Option<Token>,
+    /// Without, class parameters are all there is.
+    claims: Option<Arc<dyn Claims>>,
 }
 
 impl Controller {
-    /// `records` are this service's own table.
-    pub fn new(catalog: Arc<dyn Catalog>, records: Arc<dyn Records>) -> Controller {
+    /// `records` are this service's own table; `claims` is the cluster, where there is one.
+    pub fn new(
+        catalog: Arc<dyn Catalog>,
+        records: Arc<dyn Records>,
+        claims: Option<Arc<dyn Claims>>,
+    ) -> Controller {
         let lookup = Lookup {
             catalog,
             call: Call::Provision,
         };
         Controller {
-            shared: Arc::new(Shared { lookup, records }),
+            shared: Arc::new(Shared {
+                lookup,
+                records,
+                claims,
+            }),
             turns: Arc::default(),
         }
     }
@@ -92,6 +96,29 @@ impl Controller {
             .await
     }
 
+    /// A volume is what its seeds can give: with one of them there it is healthy, with none readers have
+    /// what their nodes hold.
+    async fn health(
+        &self,
+        request: ControllerGetVolumeHealthRequest,
+    ) -> Result<ControllerGetVolumeHealthResponse, Refusal> {
+        let volume_id = request.volume_id;
+        required("volume_id", &volume_id)?;
+        self.shared.context(&volume_id).await?;
+        let reached = self.shared.lookup.catalog.reach().await;
+        let degraded = reached.err().map(|failure| VolumeHealthStatus {
+            status: Health::Degraded.into(),
+            reason: "SeedUnreachable".into(),
+            message: failure.to_string(),
+        });
+        Ok(ControllerGetVolumeHealthResponse {
+            volume_health: Some(VolumeHealth {
+                volume_id,
+                health_statuses: degraded.into_iter().collect(),
+            }),
+        })
+    }
+
     /// Confirms what exists and can be shown; what cannot is a message, not an error.
     async fn validate(
         &self,
@@ -102,9 +129,7 @@ impl Controller {
         if request.volume_capabilities.is_empty() {
             capability::check_all(&[])?;
         }
-        if self.shared.created(&volume_id).await?.is_none() {
-            return Err(Refusal::UnknownVolume { volume_id });
-        }
+        self.shared.context(&volume_id).await?;
         if let Err(refusal) = capability::check_all(&request.volume_capabilities) {
             return Ok(ValidateVolumeCapabilitiesResponse {
                 confirmed: None,
@@ -123,51 +148,16 @@ impl Controller {
     }
 }
 
-impl Creation {
-    fn of(request: CreateVolumeRequest) -> Result<Creation, Refusal> {
-        check_name(&request.name)?;
-        capability::check_all(&request.volume_capabilities)?;
-        check_unsupported(&request)?;
-        let words = own_words(request.parameters);
-        Ok(Creation {
-            volume_id: volume::volume_id(&request.name),
-            name: request.name,
-            wish: Wish::of_parameters(&words, Author::Admin)?,
-            words,
-            range: check_range(request.capacity_range.unwrap_or_default())?,
-            token: token(&request.secrets),
-        })
-    }
-
-    fn reference(&self) -> Result<&Reference, Refusal> {
-        match &self.wish.subject {
-            Subject::Reference(reference) => Ok(reference),
-            Subject::Pinned(..) => Err(Refusal::Missing { field: "model" }),
-        }
-    }
-
-    /// At least what was asked for, for the provisioner deletes a smaller volume again.
-    fn capacity(&self, bytes: u64) -> Result<i64, Refusal> {
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let capacity = bytes.max(self.range.required_bytes);
-        match fits(&self.range, capacity) {
-            true => Ok(capacity),
-            false => Err(Refusal::TooLarge {
-                volume: self.name.clone(),
-                bytes: capacity,
-                limit: self.range.limit_bytes,
-            }),
-        }
-    }
-}
-
 impl Shared {
-    async fn create(&self, creation: Creation) -> Result<CreateVolumeResponse, Refusal> {
-        let created = match self.created(&creation.volume_id).await? {
+    async fn create(&self, mut creation: Creation) -> Result<CreateVolumeResponse, Refusal> {
+        self.hear_claim(&mut creation).await?;
+        let wish = self.wish(&mut creation).await?;
+        let created = match self.earlier(&creation, &wish).await? {
             Some(created) => created,
-            None => self.pin(&creation).await?,
+            None => self.pin(&creation, &wish).await?,
         };
-        if created.parameters != creation.words || !fits(&creation.range, created.capacity_bytes) {
+        let same = created.parameters == creation.words && created.source == creation.source;
+        if !same || !creation.fits(created.capacity_bytes) {
             return Err(Refusal::Exists {
                 name: creation.name,
             });
@@ -177,27 +167,100 @@ impl Shared {
                 volume_id: creation.volume_id,
                 capacity_bytes: created.capacity_bytes,
                 volume_context: created.context.into_iter().collect(),
-                content_source: None,
+                content_source: creation.source.map(|volume_id| VolumeContentSource {
+                    r#type: Some(ContentType::Volume(VolumeSource { volume_id })),
+                }),
             }),
         })
     }
 
-    /// Resolves, measures and records. Another instance may have been faster: its record counts.
-    async fn pin(&self, creation: &Creation) -> Result<Created, Refusal> {
+    /// Puts the words of the claim's annotations over the class's.
+    async fn hear_claim(&self, creation: &mut Creation) -> Result<(), Refusal> {
+        let (Some(claims), Some(asker)) = (&self.claims, &mut creation.claim) else {
+            return Ok(());
+        };
+        let claim = asker.read(claims.as_ref()).await?;
+        let claim = claim.ok_or_else(|| Refusal::NoClaim {
+            claim: asker.to_string(),
+        })?;
+        asker.uid = Some(claim.uid);
+        let class = std::mem::take(&mut creation.words);
+        creation.words = claims::merge(class, claims::words(claim.annotations)?);
+        Ok(())
+    }
+
+    /// What the words ask for; a clone's are its source's with its own on top.
+    async fn wish(&self, creation: &mut Creation) -> Result<Wish, Refusal> {
+        let Some(source) = &creation.source else {
+            return Ok(Wish::of_parameters(&creation.words, Author::Admin)?);
+        };
+        let context = self.context(source).await?;
+        let own = std::mem::take(&mut creation.words);
+        creation.words = volume::cloned(&context, own)?;
+        Ok(Wish::of_context(&creation.words, Author::Admin)?)
+    }
+
+    /// The answer to an earlier call of this name, from the records or from the cluster.
+    async fn earlier(&self, creation: &Creation, wish: &Wish) -> Result<Option<Created>, Refusal> {
+        let (volume_id, name) = (&creation.volume_id, &creation.name);
+        if let Some(created) = self.created(volume_id).await? {
+            return Ok(Some(created));
+        }
+        let Some(context) = self.persisted(volume_id, Some(name)).await? else {
+            return Ok(None);
+        };
+        if !volume::answers(&creation.words, wish, &context)? {
+            return Err(Refusal::Exists { name: name.clone() });
+        }
+        Ok(Some(Created {
+            parameters: creation.words.clone(),
+            source: creation.source.clone(),
+            capacity_bytes: creation.capacity(volume::bytes(&context))?,
+            context,
+        }))
+    }
+
+    /// Resolves, measures, records and tells. Another instance may have been faster: its record counts.
+    async fn pin(&self, creation: &Creation, wish: &Wish) -> Result<Created, Refusal> {
         let (volume_id, token) = (&creation.volume_id, creation.token.as_ref());
-        let reference = creation.reference()?;
-        let pin = self.lookup.pin(reference, volume_id, token).await?;
+        let (reference, pin, view) = match &wish.subject {
+            Subject::Pinned(pin, view) => (&pin.repository, pin.clone(), view.clone()),
+            Subject::Reference(reference) => {
+                let pin = self.lookup.pin(reference, volume_id, token).await?;
+                let view = volume::view(reference, &pin, &wish.options);
+                (reference, pin, view)
+            }
+        };
         let listing = self.lookup.listing(&pin, token).await?;
-        let view = volume::view(reference, &pin, &creation.wish.options);
         let size = volume::measure(&listing, &view)?;
         let created = Created {
+            parameters: creation.words.clone(),
+            source: creation.source.clone(),
             capacity_bytes: creation.capacity(size.0)?,
             context: volume::context(&creation.words, reference, &pin, &view, size)?,
-            parameters: creation.words.clone(),
         };
         let record = volume::encode(volume_id, &created)?;
         let kept = self.records.put_once(volume_id, record).await?;
+        let (commit, (bytes, files)) = (&pin.revision, size);
+        self.tell(
+            creation,
+            format!("{reference} is {commit}: {bytes} bytes in {files} files"),
+        )
+        .await;
         Ok(volume::decode(volume_id, &kept)?)
+    }
+
+    /// An event that cannot be written takes no volume away.
+    async fn tell(&self, creation: &Creation, text: String) {
+        let event = creation
+            .claim
+            .as_ref()
+            .and_then(|claim| claim.resolved(text));
+        if let (Some(claims), Some(event)) = (&self.claims, event)
+            && let Err(error) = claims.record(&event).await
+        {
+            tracing::warn!(%error, "event not written");
+        }
     }
 
     async fn created(&self, volume_id: &str) -> Result<Option<Created>, RecordError> {
@@ -206,51 +269,28 @@ impl Shared {
             .map(|bytes| volume::decode(volume_id, &bytes))
             .transpose()
     }
-}
 
-fn check_name(name: &str) -> Result<(), Refusal> {
-    required("name", name)?;
-    let cause = match name {
-        _ if name.len() > NAME_BYTES_MAX => "is longer than 128 bytes",
-        _ if name.chars().any(char::is_control) => "holds a control character",
-        _ => return Ok(()),
-    };
-    Err(Refusal::Field {
-        field: "name",
-        cause: cause.into(),
-    })
-}
-
-fn check_unsupported(request: &CreateVolumeRequest) -> Result<(), Refusal> {
-    let (field, cause) = if request.volume_content_source.is_some() {
-        (
-            "volume_content_source",
-            "clones and snapshots are not supported: name the same model in a new claim",
-        )
-    } else if !request.mutable_parameters.is_empty() {
-        ("mutable_parameters", "a volume cannot be modified")
-    } else {
-        return Ok(());
-    };
-    Err(Refusal::Field {
-        field,
-        cause: cause.into(),
-    })
-}
-
-fn check_range(range: CapacityRange) -> Result<CapacityRange, Refusal> {
-    match range.required_bytes < 0 || range.limit_bytes < 0 {
-        true => Err(Refusal::Field {
-            field: "capacity_range",
-            cause: "is negative".into(),
-        }),
-        false => Ok(range),
+    async fn persisted(
+        &self,
+        volume_id: &str,
+        name: Option<&str>,
+    ) -> Result<Option<Words>, Refusal> {
+        let Some(claims) = &self.claims else {
+            return Ok(None);
+        };
+        Ok(claims.context(volume_id, name).await?.map(own_words))
     }
-}
 
-/// A limit of 0 is none.
-fn fits(range: &CapacityRange, capacity: i64) -> bool {
-    capacity >= range.required_bytes && (range.limit_bytes == 0 || capacity <= range.limit_bytes)
+    /// The context of a volume that exists.
+    async fn context(&self, volume_id: &str) -> Result<Words, Refusal> {
+        let context = match self.created(volume_id).await? {
+            Some(created) => Some(created.context),
+            None => self.persisted(volume_id, None).await?,
+        };
+        context.ok_or_else(|| Refusal::UnknownVolume {
+            volume_id: volume_id.to_owned(),
+        })
+    }
 }
 
 #[tonic::async_trait]
@@ -283,17 +323,32 @@ impl Service for Controller {
         observe("ValidateVolumeCapabilities", &volume_id, call).await
     }
 
+    async fn controller_get_volume_health(
+        &self,
+        request: Request<ControllerGetVolumeHealthRequest>,
+    ) -> Result<Response<ControllerGetVolumeHealthResponse>, Status> {
+        let request = request.into_inner();
+        let volume_id = request.volume_id.clone();
+        let call = self.health(request);
+        observe("ControllerGetVolumeHealth", &volume_id, call).await
+    }
+
     async fn controller_get_capabilities(
         &self,
         _: Request<ControllerGetCapabilitiesRequest>,
     ) -> Result<Response<ControllerGetCapabilitiesResponse>, Status> {
-        let create = ControllerServiceCapability {
+        let served = [
+            rpc::Type::CreateDeleteVolume,
+            rpc::Type::CloneVolume,
+            rpc::Type::GetVolumeHealth,
+        ];
+        let capability = |served: rpc::Type| ControllerServiceCapability {
             r#type: Some(Type::Rpc(Rpc {
-                r#type: rpc::Type::CreateDeleteVolume.into(),
+                r#type: served.into(),
             })),
         };
         let answer = ControllerGetCapabilitiesResponse {
-            capabilities: vec![create],
+            capabilities: served.map(capability).into(),
         };
         observe("ControllerGetCapabilities", "", async { Ok(answer) }).await
     }

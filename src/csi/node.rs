@@ -26,8 +26,9 @@ use super::v1::{
     NodeServiceCapability, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, VolumeUsage,
 };
 use super::volume::{self, Published, Subject, Wish};
-use crate::model::{Pin, Token, View};
-use crate::source::Catalog;
+use crate::model::{Failure, News, Pin, PodRef, Token, View};
+use crate::source::{Catalog, Observer};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -45,6 +46,7 @@ pub struct Node {
     pub(super) shared: Arc<Shared>,
     pub(super) turns: Arc<Turns>,
     node_id: Arc<str>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 pub(super) struct Shared {
@@ -64,6 +66,7 @@ pub(super) struct Publication {
     /// A pod wrote the words.
     pub(super) is_inline: bool,
     pub(super) token: Option<Token>,
+    pub(super) pod: Option<PodRef>,
 }
 
 impl Node {
@@ -92,7 +95,13 @@ impl Node {
             }),
             turns: Arc::default(),
             node_id: node_id.into(),
+            observer: None,
         })
+    }
+
+    /// Pods' owners hear of what is mounted and of what goes wrong later.
+    pub fn with_observer(self, observer: Option<Arc<dyn Observer>>) -> Node {
+        Node { observer, ..self }
     }
 
     pub(super) async fn drained(&self) {
@@ -104,10 +113,14 @@ impl Node {
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse, Refusal> {
         let publication = Publication::of(request)?;
-        let shared = self.shared.clone();
+        let (shared, observer) = (self.shared.clone(), self.observer.clone());
         self.turns
             .run(&publication.volume_id.clone(), async move {
-                shared.publish(publication).await?;
+                let pod = publication.pod.clone();
+                let news = shared.publish(publication).await?;
+                if let (Some(observer), Some(pod), Some((kind, text))) = (observer, pod, news) {
+                    observer.observe(&pod, kind, text);
+                }
                 Ok(NodePublishVolumeResponse {})
             })
             .await
@@ -169,6 +182,31 @@ impl Node {
     }
 }
 
+/// The pod that kubelet publishes for.
+fn pod(context: &HashMap<String, String>) -> Option<PodRef> {
+    let get = |key: &str| {
+        context
+            .get(&format!("csi.storage.k8s.io/pod.{key}"))
+            .cloned()
+    };
+    Some(PodRef {
+        namespace: get("namespace")?,
+        name: get("name")?,
+        uid: get("uid")?,
+    })
+}
+
+fn mounted_news(ready: &PublishRequest) -> Result<(News, String), Refusal> {
+    let (bytes, files) = volume::measure(&ready.listing, &ready.view)?;
+    let pin = ready.listing.pin();
+    let text = format!("{pin} is mounted: {bytes} bytes in {files} files");
+    Ok((News::Mounted, text))
+}
+
+fn not_renewed(failure: &Failure) -> String {
+    format!("the mount stays, but its permission could not be renewed: {failure}")
+}
+
 /// All of a read-only volume is used.
 fn usage(stats: VolumeStats) -> NodeGetVolumeStatsResponse {
     let used = |amount: u64, unit: Unit| {
@@ -201,6 +239,7 @@ impl Publication {
             });
         }
         let author = Author::of_context(&request.volume_context);
+        let pod = pod(&request.volume_context);
         let words = own_words(request.volume_context);
         Ok(Publication {
             volume_id: request.volume_id,
@@ -209,12 +248,17 @@ impl Publication {
             words,
             is_inline: author == Author::Pod,
             token: token(&request.secrets),
+            pod,
         })
     }
 }
 
 impl Shared {
-    pub(super) async fn publish(&self, publication: Publication) -> Result<(), Refusal> {
+    /// With what the pod's owner should hear of it.
+    pub(super) async fn publish(
+        &self,
+        publication: Publication,
+    ) -> Result<Option<(News, String)>, Refusal> {
         let (volume_id, target) = (&publication.volume_id, &publication.target);
         let known = self.known(&publication).await?;
         let mounted = self.publisher.stats(volume_id, target).is_some();
@@ -229,17 +273,19 @@ impl Shared {
                 let kind = failure.kind;
                 tracing::warn!(volume = ?volume_id, %kind, "republish: not renewed, the mount stays");
                 self.renewals.failed(volume_id, failure.to_string());
-                return Ok(());
+                return Ok(Some((News::Degraded, not_renewed(&failure))));
             }
             ready => ready?,
         };
+        let news = (!mounted).then(|| mounted_news(&ready)).transpose()?;
         let end = self.publisher.publish(volume_id, ready, target).await;
         if end.is_err() && !matches!(known, Known::Same(..)) {
             // kubelet may never call again for a volume whose first publish failed.
             self.forget(volume_id, target).await?;
         }
         self.renewals.clear(volume_id);
-        Ok(end?)
+        end?;
+        Ok(news)
     }
 
     pub(super) async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), Refusal> {

@@ -82,9 +82,14 @@ pub enum ParameterError {
         name: &'static str,
         remedy: &'static str,
     },
+    #[error("annotation model-p2p.dev/{name} of the claim: {source}")]
+    Annotation {
+        name: String,
+        source: Box<ParameterError>,
+    },
     #[error("parameter `{name}`: {cause}")]
     Wrong { name: &'static str, cause: String },
-    #[error("parameter `{name}` is not allowed in a pod: {remedy}")]
+    #[error("parameter `{name}` is not allowed in a pod or claim: {remedy}")]
     NotInPods {
         name: &'static str,
         remedy: &'static str,
@@ -103,6 +108,20 @@ fn wrong(name: &'static str, cause: impl Into<String>) -> ParameterError {
     ParameterError::Wrong {
         name,
         cause: cause.into(),
+    }
+}
+
+impl ParameterError {
+    /// The word it is about.
+    pub(super) fn name(&self) -> &str {
+        match self {
+            ParameterError::Unknown { name }
+            | ParameterError::Annotation { name, .. }
+            | ParameterError::TooLong { name, .. } => name,
+            ParameterError::Missing { name, .. }
+            | ParameterError::Wrong { name, .. }
+            | ParameterError::NotInPods { name, .. } => name,
+        }
     }
 }
 
@@ -145,7 +164,8 @@ pub(super) fn check_size(words: &Words, value_bytes_max: usize) -> Result<(), Pa
 pub(super) fn reference(words: &Words, author: Author) -> Result<Reference, ParameterError> {
     let text = words.get("model").ok_or(ParameterError::Missing {
         name: "model",
-        remedy: "name a model, for example hf://Qwen/Qwen3-8B@main",
+        remedy: "name one, for example hf://Qwen/Qwen3-8B@main, in the StorageClass's parameters or the \
+                 volume's attributes, or annotate the claim with `model-p2p.dev/model`",
     })?;
     let reference: Reference =
         text.parse()

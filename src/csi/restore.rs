@@ -75,7 +75,8 @@ impl Shared {
             words: record.words,
             is_inline: record.is_inline,
             token: None,
+            pod: None,
         };
-        self.publish(publication).await
+        self.publish(publication).await.map(drop)
     }
 }

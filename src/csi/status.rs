@@ -4,6 +4,7 @@
 //! way" and RESOURCE_EXHAUSTED as "move the pod to another node"; the codes are chosen by what should happen
 //! next. The message is never empty and reaches the events of the claim or pod; the details are always empty.
 
+use super::claims::ClaimError;
 use super::parameters::ParameterError;
 use super::publisher::PublishError;
 use super::records::RecordError;
@@ -37,6 +38,10 @@ pub enum Refusal {
         bytes: i64,
         limit: i64,
     },
+    #[error("claim {claim} is not there any more")]
+    NoClaim { claim: String },
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     #[error("volume {volume_id} is not known here")]
     UnknownVolume { volume_id: String },
     #[error("volume {volume_id}: {cause}: try again")]
@@ -68,9 +73,12 @@ impl Refusal {
             | Refusal::Field { .. }
             | Refusal::Parameter(_)
             | Refusal::View(ViewError::Pattern { .. }) => Code::InvalidArgument,
-            Refusal::View(ViewError::NoFolder { .. }) | Refusal::UnknownVolume { .. } => {
-                Code::NotFound
-            }
+            Refusal::View(ViewError::NoFolder { .. })
+            | Refusal::UnknownVolume { .. }
+            | Refusal::NoClaim { .. } => Code::NotFound,
+            // The cluster's administrator has to act first.
+            Refusal::Claim(ClaimError::Denied { .. }) => Code::FailedPrecondition,
+            Refusal::Claim(ClaimError::Unavailable { .. }) => Code::Unavailable,
             Refusal::Exists { .. } => Code::AlreadyExists,
             Refusal::TooLarge { .. } => Code::OutOfRange,
             Refusal::Busy { .. } => Code::Aborted,

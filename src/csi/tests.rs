@@ -1,6 +1,7 @@
 //! The services over a real unix socket, with twins behind them. Each test is a line of the driver's
 //! checklist: what the specification, kubelet and the provisioner expect.
 
+pub(crate) mod claims;
 mod controller;
 mod health;
 mod node;
@@ -15,14 +16,14 @@ use super::v1::volume_capability::access_mode::Mode;
 use super::v1::volume_capability::{AccessMode, AccessType, BlockVolume, MountVolume};
 use super::v1::{CreateVolumeRequest, NodePublishVolumeRequest, VolumeCapability};
 use super::{
-    Config, Controller, Endpoint, MemoryRecords, Node, Readiness, Records, Services, serve,
+    Claims, Config, Controller, Endpoint, MemoryRecords, Node, Readiness, Records, Services, serve,
 };
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
-use twins::{TwinCatalog, TwinPublisher};
+use twins::{TwinCatalog, TwinObserver, TwinPublisher};
 
 const MODEL: &str = "hf://owner/name@main";
 
@@ -62,6 +63,8 @@ struct Driver {
     publisher: Arc<TwinPublisher>,
     created: Arc<dyn Records>,
     published: Arc<dyn Records>,
+    claims: Option<Arc<dyn Claims>>,
+    observer: Arc<TwinObserver>,
     readiness: Readiness,
     stop: CancellationToken,
     served: Option<tokio::task::JoinHandle<()>>,
@@ -78,6 +81,8 @@ impl Driver {
             publisher: Arc::default(),
             created: MemoryRecords::new(100),
             published: MemoryRecords::new(100),
+            claims: None,
+            observer: Arc::default(),
             readiness: Readiness::default(),
             stop: CancellationToken::new(),
             served: None,
@@ -109,12 +114,18 @@ impl Driver {
     }
 
     fn new_controller(&self) -> Controller {
-        Controller::new(self.catalog.clone(), self.created.clone())
+        Controller::new(
+            self.catalog.clone(),
+            self.created.clone(),
+            self.claims.clone(),
+        )
     }
 
     fn new_node(&self) -> Node {
         let (catalog, publisher) = (self.catalog.clone(), self.publisher.clone());
-        Node::new(catalog, publisher, self.published.clone(), "node-1").expect("a node")
+        Node::new(catalog, publisher, self.published.clone(), "node-1")
+            .expect("a node")
+            .with_observer(Some(self.observer.clone()))
     }
 
     async fn stop(&mut self) {

@@ -131,10 +131,76 @@ pub(super) fn context(
     Ok(context)
 }
 
+/// The words of a clone: all that its source's context says, with the asker's own options on top. It shows
+/// the source's pin; to ask for another model is an error.
+pub(super) fn cloned(source: &Words, own: Words) -> Result<Words, ParameterError> {
+    parameters::check_words(&own, &[])?;
+    let told = |name: &str| source.get(name).cloned();
+    let there = parameters::reference(source, Author::Admin)?;
+    let mut asked = own.clone();
+    asked
+        .entry("model".into())
+        .or_insert(there.repository().to_string());
+    let asked = parameters::reference(&asked, Author::Admin)?;
+    let fits =
+        |asked: Option<String>, there: &[Option<String>]| asked.is_none() || there.contains(&asked);
+    let same = told("commit").is_some()
+        && asked.repository() == there.repository()
+        && fits(asked.revision, &[told("revision"), told("commit")])
+        && fits(asked.subdir, &[told("subdir"), there.subdir]);
+    if !same {
+        return Err(ParameterError::Wrong {
+            name: "model",
+            cause: "is not the one that the cloned volume shows: leave it out".into(),
+        });
+    }
+    let mut words = source.clone();
+    words.extend(
+        own.into_iter()
+            .filter(|(name, _)| !["model", "revision"].contains(&&**name)),
+    );
+    Ok(words)
+}
+
+/// Whether a stored context is what these words would be answered with, size aside.
+pub(super) fn answers(words: &Words, wish: &Wish, stored: &Words) -> Result<bool, ParameterError> {
+    let Subject::Pinned(pin, _) = Wish::of_context(stored, Author::Admin)?.subject else {
+        return Ok(false);
+    };
+    let again = match &wish.subject {
+        Subject::Reference(asked) if asked.repository() != pin.repository.repository() => {
+            return Ok(false);
+        }
+        Subject::Reference(asked) => context(
+            words,
+            asked,
+            &pin,
+            &view(asked, &pin, &wish.options),
+            (0, 0),
+        )?,
+        Subject::Pinned(..) => words.clone(),
+    };
+    let sizeless = |context: &Words| -> Words {
+        let mut context = context.clone();
+        context.retain(|name, _| !["bytes", "files"].contains(&name.as_str()));
+        context
+    };
+    Ok(sizeless(&again) == sizeless(stored))
+}
+
+/// How many bytes a context says that its volume shows.
+pub(super) fn bytes(context: &Words) -> u64 {
+    let bytes = context.get("bytes").and_then(|bytes| bytes.parse().ok());
+    bytes.unwrap_or_default()
+}
+
 /// What a controller remembers of a volume: enough to repeat its answer and to see a different question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Created {
     pub(super) parameters: Words,
+    /// The volume it was cloned from.
+    #[serde(default)]
+    pub(super) source: Option<String>,
     pub(super) capacity_bytes: i64,
     pub(super) context: Words,
 }

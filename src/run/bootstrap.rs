@@ -4,6 +4,7 @@ use crate::config::BootstrapConfig;
 use crate::kubernetes::{self, Secrets};
 use crate::model::{Failure, FailureKind};
 use crate::tls::{self, Folder, Shelf};
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 /// An API server that does not answer must not hold up an installation.
@@ -25,11 +26,21 @@ pub async fn bootstrap(config: BootstrapConfig) -> Result<(), Failure> {
     Ok(())
 }
 
+fn no_cluster() -> Failure {
+    let message =
+        "no cluster: run this in a pod with a ServiceAccount, set KUBECONFIG, or use --out DIR";
+    Failure::new(FailureKind::BadReference, message)
+}
+
 async fn shelf(config: BootstrapConfig) -> Result<Box<dyn Shelf>, Failure> {
     Ok(match config {
         BootstrapConfig::Folder(dir) => Box::new(Folder(dir)),
         BootstrapConfig::Secrets { namespace, prefix } => {
-            let client = kubernetes::client().await?;
+            let file = std::env::var_os("KUBECONFIG").map(PathBuf::from);
+            let client = kubernetes::client(file.as_deref()).await;
+            let client = client
+                .map_err(|error| Failure::new(FailureKind::Unavailable, error.to_string()))?
+                .ok_or_else(no_cluster)?;
             Box::new(Secrets::new(client, &namespace, &prefix))
         }
     })

@@ -5,7 +5,7 @@ use crate::fetch::{FetchConfig, Fetcher};
 use crate::hub::{Hubs, HubsConfig as HubClients};
 use crate::model::{Failure, FailureKind};
 use crate::seed::{Ingest, LocalCatalog, LocalSource};
-use crate::source::{Catalog, Source};
+use crate::source::{Catalog, Observer, Source};
 use crate::store::{Store, StoreConfig, StoreError};
 use crate::swarm::{Swarm, SwarmConfig};
 use crate::tls::TlsDir;
@@ -22,6 +22,8 @@ pub struct Engine {
     pub store: Store,
     pub catalog: Arc<dyn Catalog>,
     pub fetcher: Arc<Fetcher>,
+    /// Where pods' news go; only seeds take them.
+    pub observer: Option<Arc<dyn Observer>>,
 }
 
 /// Opens a cache; another process's is told apart by [`StoreError::Owned`].
@@ -88,7 +90,10 @@ impl Engine {
             ..SwarmConfig::new(node_id, seeds, advertised)
         };
         let swarm = Swarm::start(config, store.clone(), listener, shutdown)?;
-        Ok(Engine::new(store, swarm.clone(), swarm, read_timeout))
+        Ok(Engine {
+            observer: Some(swarm.clone()),
+            ..Engine::new(store, swarm.clone(), swarm, read_timeout)
+        })
     }
 
     fn new(
@@ -102,6 +107,7 @@ impl Engine {
             store,
             catalog,
             fetcher,
+            observer: None,
         }
     }
 }

@@ -65,7 +65,7 @@ async fn engine(
 ) -> Result<Engine, Failure> {
     let status = StatusSource {
         role: "get",
-        store: store.clone(),
+        store: Some(store.clone()),
         mounts: None,
     };
     if let Some(addr) = config.http {

@@ -140,7 +140,7 @@ async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<()
     )?;
     let status = StatusSource {
         role: "mount",
-        store: store.clone(),
+        store: Some(store.clone()),
         mounts: Some(mounts.clone()),
     };
     if let Some(addr) = config.http {

@@ -44,7 +44,7 @@ pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     let ready = ops::Ready::of_csi(endpoint.path());
     let status = StatusSource {
         role: "node",
-        store: store.clone(),
+        store: Some(store.clone()),
         mounts: Some(mounts.clone()),
     };
     let (keep, asked) = mpsc::channel(16);
@@ -151,6 +151,7 @@ fn node_service(
     let records = csi::IndexRecords::new(engine.store.clone(), "node-volumes");
     let (catalog, records) = (engine.catalog.clone(), Arc::new(records));
     csi::Node::new(catalog, publisher, records, &config.node_id)
+        .map(|node| node.with_observer(engine.observer.clone()))
         .map_err(|error| Failure::new(FailureKind::BadReference, error.to_string()))
 }
 
@@ -168,6 +169,7 @@ fn services(
     services.with_controller(csi::Controller::new(
         engine.catalog.clone(),
         Arc::new(records),
+        None,
     ))
 }
 

@@ -21,7 +21,7 @@ pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     let ready = ops::Ready::default();
     let status = StatusSource {
         role: "seed",
-        store: store.clone(),
+        store: Some(store.clone()),
         mounts: None,
     };
     let http = ops::serve(config.http, status.clone(), ready.clone(), shutdown.clone()).await?;

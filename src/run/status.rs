@@ -15,7 +15,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct StatusSource {
     pub role: &'static str,
-    pub store: Store,
+    /// A controller has none.
+    pub store: Option<Store>,
     pub mounts: Option<Arc<Mounts>>,
 }
 
@@ -29,13 +30,8 @@ impl StatusSource {
             "role": self.role,
             "pid": std::process::id(),
             "mounts": self.mounts.as_ref().map(|mounts| mounts_json(mounts)).unwrap_or_default(),
-            "cache": {
-                "dir": self.store.dir(),
-                "used_bytes": self.store.used_bytes(),
-                "limit_bytes": self.store.limit_bytes(),
-                "files": self.store.keys().len(),
-            },
-            "models": self.models(),
+            "cache": self.store.as_ref().map(cache_json),
+            "models": self.store.as_ref().map(models).unwrap_or_default(),
             "fetched_bytes": {"peer": fetched("peer"), "seed": fetched("seed"), "origin": fetched("origin")},
             "served_bytes": {"peer": served("peer"), "reader": served("reader")},
             "peers": METRICS.peers.get(),
@@ -44,40 +40,47 @@ impl StatusSource {
 
     /// Brings the gauges that nobody counts along up to date.
     pub fn measure(&self) {
+        let Some(store) = &self.store else {
+            return;
+        };
         METRICS
             .cache_bytes
             .with_label_values(&["kept"])
-            .set(self.store.used_bytes() as i64);
-        METRICS.revisions.set(
-            self.store
-                .index()
-                .pins()
-                .map_or(0, |pins| pins.len() as i64),
-        );
+            .set(store.used_bytes() as i64);
+        let pins = store.index().pins();
+        METRICS
+            .revisions
+            .set(pins.map_or(0, |pins| pins.len() as i64));
     }
+}
 
-    /// Every revision this cache knows, with how much of it is here.
-    fn models(&self) -> Vec<Value> {
-        let pins = self.store.index().pins().unwrap_or_default();
-        let listings = pins
-            .iter()
-            .filter_map(|pin| self.store.index().listing(pin).ok().flatten());
-        listings
-            .map(|listing| {
-                let here = listing
-                    .files()
-                    .iter()
-                    .map(|file| self.store.bytes_here(file.key))
-                    .sum::<u64>();
-                json!({
-                    "pin": listing.pin().to_string(),
-                    "files": listing.files().len(),
-                    "bytes": listing.bytes(),
-                    "bytes_here": here,
-                })
+fn cache_json(store: &Store) -> Value {
+    json!({
+        "dir": store.dir(),
+        "used_bytes": store.used_bytes(),
+        "limit_bytes": store.limit_bytes(),
+        "files": store.keys().len(),
+    })
+}
+
+/// Every revision this cache knows, with how much of it is here.
+fn models(store: &Store) -> Vec<Value> {
+    let pins = store.index().pins().unwrap_or_default();
+    let listings = pins
+        .iter()
+        .filter_map(|pin| store.index().listing(pin).ok().flatten());
+    listings
+        .map(|listing| {
+            let files = listing.files().iter();
+            let here: u64 = files.map(|file| store.bytes_here(file.key)).sum();
+            json!({
+                "pin": listing.pin().to_string(),
+                "files": listing.files().len(),
+                "bytes": listing.bytes(),
+                "bytes_here": here,
             })
-            .collect()
-    }
+        })
+        .collect()
 }
 
 fn mounts_json(mounts: &Mounts) -> Vec<Value> {
@@ -90,7 +93,7 @@ pub async fn status(cache: CacheConfig, as_json: bool) -> Result<(), Failure> {
     let value = match super::engine::open_store(&cache) {
         Ok(store) => StatusSource {
             role: "none",
-            store,
+            store: Some(store),
             mounts: None,
         }
         .json(),

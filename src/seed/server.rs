@@ -11,8 +11,9 @@ use crate::store::{ReadOutcome, State, Store};
 use crate::swarm::failure::status_of;
 use crate::swarm::tracker::{Session, Tracker};
 use crate::swarm::v1::{self, seed_server, to_node, to_seed};
-use crate::swarm::{PieceServer, SeedProvider, Slots, session, wire};
+use crate::swarm::{PieceServer, Relay, SeedProvider, Slots, session, wire};
 use crate::tls::TlsDir;
+use futures::FutureExt;
 use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status, Streaming};
 
 const HELLO: Duration = Duration::from_secs(10);
+/// How long calls may go on after the shutdown.
+const DRAIN: Duration = Duration::from_secs(2);
 /// Content that travels with one listing.
 const CONTENTS_BYTES_MAX: u64 = 4 << 20;
 /// A small file of any text kind; the named ones below may be larger.
@@ -57,8 +60,9 @@ impl SeedServer {
         }
     }
 
-    /// Serves on two bound sockets until `shutdown`, control over TLS where there are certificates. Nodes reach the pieces at the host of the control port,
-    /// or at the address `pieces` is bound to if that is a specific one.
+    /// Serves on two bound sockets until `shutdown`, control over TLS where there are certificates. Nodes reach
+    /// the pieces at the host of the control port, or at the address `pieces` is bound to if that is a
+    /// specific one.
     pub async fn run(
         self,
         control: TcpListener,
@@ -73,7 +77,13 @@ impl SeedServer {
         self.tracker.set_piece_addr(addr);
         let (server, _no_grpc) = PieceServer::new(Arc::new(self.pieces), Slots::of_seed());
         let serving = tokio::spawn(server.run(pieces, shutdown.clone()));
-        let served = serve(self.service, control, tls, shutdown.clone()).await;
+        let served = serve(self.service, control, tls, shutdown.clone());
+        // Nodes' sessions and controllers' event streams have no end of their own.
+        let drained = shutdown.cancelled().then(|()| tokio::time::sleep(DRAIN));
+        let served = tokio::select! {
+            served = served => served,
+            () = drained => Ok(()),
+        };
         shutdown.cancel();
         let _ = serving.await;
         served.map_err(|error| internal(&error))
@@ -107,6 +117,7 @@ pub struct SeedService {
     tracker: Arc<Tracker>,
     catalog: Arc<dyn Catalog>,
     origin: Arc<dyn Origin>,
+    relay: Arc<Relay>,
 }
 
 impl SeedService {
@@ -119,6 +130,7 @@ impl SeedService {
             tracker,
             catalog,
             origin,
+            relay: Arc::default(),
         }
     }
 
@@ -132,6 +144,7 @@ impl SeedService {
 impl seed_server::Seed for SeedService {
     type ListingStream = BoxStream<'static, Result<v1::ListingPage, Status>>;
     type SessionStream = ReceiverStream<Result<v1::ToNode, Status>>;
+    type EventsStream = BoxStream<'static, Result<v1::Event, Status>>;
 
     async fn resolve(
         &self,
@@ -165,6 +178,13 @@ impl seed_server::Seed for SeedService {
         ))))
     }
 
+    async fn events(
+        &self,
+        _: Request<v1::EventsRequest>,
+    ) -> Result<Response<Self::EventsStream>, Status> {
+        Ok(Response::new(self.relay.events()))
+    }
+
     async fn session(
         &self,
         request: Request<Streaming<v1::ToSeed>>,
@@ -184,6 +204,7 @@ impl seed_server::Seed for SeedService {
         tokio::spawn(converse(
             self.tracker.clone(),
             self.origin.clone(),
+            self.relay.clone(),
             session,
             inbound,
             sender,
@@ -196,13 +217,14 @@ impl seed_server::Seed for SeedService {
 async fn converse(
     tracker: Arc<Tracker>,
     origin: Arc<dyn Origin>,
+    relay: Arc<Relay>,
     session: Arc<Session>,
     inbound: Streaming<v1::ToSeed>,
     sender: mpsc::Sender<Result<v1::ToNode, Status>>,
 ) {
     tracing::info!(node = %session.node, addr = %session.addr, "node joined");
     tokio::select! {
-        () = listen(&tracker, &origin, &session, inbound) => {}
+        () = listen(&tracker, &origin, &relay, &session, inbound) => {}
         () = session::tell(tracker.clone(), session.clone(), sender) => {}
     }
     tracker.leave(&session);
@@ -212,6 +234,7 @@ async fn converse(
 async fn listen(
     tracker: &Arc<Tracker>,
     origin: &Arc<dyn Origin>,
+    relay: &Relay,
     session: &Session,
     mut inbound: Streaming<v1::ToSeed>,
 ) {
@@ -229,6 +252,7 @@ async fn listen(
             Some(to_seed::Message::Report(report)) => {
                 tracing::warn!(node = %session.node, culprit = %report.peer, piece = report.piece, "corrupt piece reported");
             }
+            Some(to_seed::Message::Event(event)) => relay.tell(event),
             // A second hello, inventories nobody asked for, and messages of later releases.
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! A node's stream to one seed: says what this node wants and has, takes in what the seed tells.
 //!
 //! After a break it dials again with a growing pause and says everything anew. What to say is compared with
-//! what was said, so nothing is queued but at most 64 reports.
+//! what was said, so nothing is queued but at most 64 reports and events.
 
 use super::failure::text_of;
 use super::neighbours::Neighbours;
@@ -41,8 +41,8 @@ pub struct SeedLink {
     parts: LinkParts,
     state: Mutex<LinkState>,
     wake: Notify,
-    reports: mpsc::Sender<v1::Report>,
-    reported: Mutex<Option<mpsc::Receiver<v1::Report>>>,
+    news: mpsc::Sender<to_seed::Message>,
+    told: Mutex<Option<mpsc::Receiver<to_seed::Message>>>,
 }
 
 struct LinkState {
@@ -59,7 +59,7 @@ struct Said {
 
 impl SeedLink {
     pub fn new(seed: RemoteSeed, parts: LinkParts) -> SeedLink {
-        let (reports, reported) = mpsc::channel(64);
+        let (news, told) = mpsc::channel(64);
         SeedLink {
             seed,
             parts,
@@ -68,8 +68,8 @@ impl SeedLink {
                 since: Instant::now(),
             }),
             wake: Notify::new(),
-            reports,
-            reported: Mutex::new(Some(reported)),
+            news,
+            told: Mutex::new(Some(told)),
         }
     }
 
@@ -93,9 +93,9 @@ impl SeedLink {
         self.wake.notify_one();
     }
 
-    /// Tells the seed about a bad peer; dropped when 64 are waiting already.
-    pub fn report(&self, report: v1::Report) {
-        let _ = self.reports.try_send(report);
+    /// Tells the seed a report or an event; dropped when 64 are waiting already.
+    pub fn tell(&self, news: to_seed::Message) {
+        let _ = self.news.try_send(news);
     }
 
     fn set_piece_addr(&self, piece_addr: Option<String>) {
@@ -108,8 +108,8 @@ impl SeedLink {
 
     /// Keeps the stream up until `shutdown`.
     pub async fn run(self: Arc<SeedLink>, shutdown: CancellationToken) {
-        let Some(mut reports) = self
-            .reported
+        let Some(mut news) = self
+            .told
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take()
@@ -118,9 +118,7 @@ impl SeedLink {
         };
         let mut backoff = Delays::new(Duration::from_millis(100), Duration::from_secs(5));
         loop {
-            let ended = shutdown
-                .run_until_cancelled(self.session(&mut reports))
-                .await;
+            let ended = shutdown.run_until_cancelled(self.session(&mut news)).await;
             let was_up = self.piece_addr().is_some();
             self.set_piece_addr(None);
             match ended {
@@ -137,7 +135,7 @@ impl SeedLink {
         }
     }
 
-    async fn session(&self, reports: &mut mpsc::Receiver<v1::Report>) -> Result<(), Status> {
+    async fn session(&self, news: &mut mpsc::Receiver<to_seed::Message>) -> Result<(), Status> {
         let (sender, receiver) = mpsc::channel(16);
         let gone = |_| Status::unavailable("stream closed");
         sender
@@ -161,7 +159,7 @@ impl SeedLink {
             ));
         };
         self.set_piece_addr(Some(self.reachable(&welcome.piece_addr)));
-        let mut saying = std::pin::pin!(self.say(sender, reports));
+        let mut saying = std::pin::pin!(self.say(sender, news));
         loop {
             tokio::select! {
                 told = inbound.message() => match told? {
@@ -189,7 +187,7 @@ impl SeedLink {
     async fn say(
         &self,
         stream: mpsc::Sender<v1::ToSeed>,
-        reports: &mut mpsc::Receiver<v1::Report>,
+        news: &mut mpsc::Receiver<to_seed::Message>,
     ) {
         let mut said = Said::default();
         let mut counts = tokio::time::interval(COUNTS);
@@ -199,7 +197,7 @@ impl SeedLink {
                 biased;
                 () = std::future::ready(()), if !messages.is_empty() => {}
                 () = self.wake.notified() => {}
-                Some(report) = reports.recv() => messages.push(to_seed::Message::Report(report)),
+                Some(news) = news.recv() => messages.push(news),
                 _ = counts.tick() => messages.extend(self.new_counts(&mut said)),
             }
             for one in messages {

@@ -10,13 +10,14 @@ use super::client::{PieceClient, TransferError};
 use super::have::PeerService;
 use super::link::{LinkParts, SeedLink};
 use super::neighbours::Neighbours;
+use super::observer::Told;
 use super::peers::Peers;
 use super::provider::NodeProvider;
 use super::recent::Recent;
 use super::remote::{RemoteSeed, no_seed, rank};
 use super::server::PieceServer;
 use super::slots::Slots;
-use super::v1::{self, peer_server::PeerServer};
+use super::v1::{self, peer_server::PeerServer, to_seed::Message};
 use super::wishes::{Wish, Wishes};
 use crate::model::{Failure, FailureKind, FileKey, Token};
 use crate::source::{Arrival, FileRef, Need, Reach, Source};
@@ -68,6 +69,7 @@ pub struct Swarm {
     pub(super) client: PieceClient,
     pub(super) store: Store,
     pub(super) links: Vec<Arc<SeedLink>>,
+    pub(super) told: Told,
 }
 
 impl Swarm {
@@ -106,6 +108,7 @@ impl Swarm {
             wishes,
             availability,
             peers: Peers::default(),
+            told: Told::default(),
             store,
         });
         swarm.spawn(config.slots, listener, shutdown);
@@ -191,7 +194,7 @@ impl Swarm {
         };
         self.links
             .iter()
-            .for_each(|link| link.report(report.clone()));
+            .for_each(|link| link.tell(Message::Report(report.clone())));
     }
 }
 

@@ -18,6 +18,8 @@ use tonic::transport::{Channel, Endpoint};
 /// The most bytes of content that come along with a listing are 4 MiB; more is the seed's mistake.
 const CONTENT_BYTES_MAX: usize = 8 << 20;
 
+const REACH: Duration = Duration::from_secs(3);
+
 /// A catalog for who is not in the swarm: the controller, the command line.
 pub struct RemoteCatalog {
     seeds: Vec<RemoteSeed>,
@@ -137,6 +139,23 @@ impl RemoteSeed {
         Ok((listing, contents))
     }
 
+    /// Fails when nobody answers within 3 s. An empty reference is refused by the seed itself.
+    async fn reach(&self) -> Result<(), Failure> {
+        let mut client = self.client();
+        let call = client.resolve(v1::ResolveRequest::default());
+        let silent = |cause: String| {
+            let message = format!("seed {} does not answer: {cause}", self.name);
+            Failure::new(FailureKind::Unavailable, message)
+        };
+        match tokio::time::timeout(REACH, call).await {
+            Err(_) => Err(silent(format!("{} s have passed", REACH.as_secs()))),
+            Ok(Err(status)) if failure_of(&status).kind == FailureKind::Unavailable => {
+                Err(silent(status.message().to_owned()))
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
     fn bad_answer(&self, cause: impl std::fmt::Display) -> Failure {
         let message = format!("seed {} gave no usable answer: {cause}", self.name);
         Failure::new(FailureKind::Unavailable, message)
@@ -207,6 +226,14 @@ impl Catalog for RemoteCatalog {
             }
         }
         Err(last)
+    }
+
+    async fn reach(&self) -> Result<(), Failure> {
+        let asked = self.seeds.iter().map(|seed| Box::pin(seed.reach()));
+        match self.seeds.is_empty() {
+            true => Err(no_seed()),
+            false => futures::future::select_ok(asked).await.map(|_| ()),
+        }
     }
 }
 

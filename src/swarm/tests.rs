@@ -1,5 +1,7 @@
 //! Seeds and nodes in one process over real sockets.
 
+mod events_of_pods;
+
 use super::provider::{Chosen, Content, Provider, Refusal};
 use super::request::Request;
 use super::*;

@@ -220,7 +220,7 @@ async fn a_wrong_request_is_refused_before_the_hub_is_asked() {
                 volume_content_source: Some(source),
                 ..good()
             },
-            "clones",
+            "snapshots",
         ),
         (sized("v", -1, 0), "negative"),
     ] {

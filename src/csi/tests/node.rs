@@ -6,7 +6,7 @@ use crate::csi::PublishError;
 use crate::csi::v1::{
     NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodeUnpublishVolumeRequest,
 };
-use crate::model::{FailureKind, Token};
+use crate::model::{FailureKind, News, Token};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -240,6 +240,47 @@ async fn a_mounted_volume_survives_a_hub_that_cannot_answer() {
         .volume_context
         .insert("exclude".into(), "*.bin".into());
     assert_eq!(refused(driver.publish(&other).await, "something else"), 6);
+}
+
+#[tokio::test]
+async fn a_pods_owner_hears_of_the_mount_and_of_a_permission_that_is_not_renewed() {
+    let driver = Driver::start().await;
+    let mut request = driver.claim("v", "pod").await;
+    driver
+        .publish(&request)
+        .await
+        .expect("a publish for nobody we know");
+    assert_eq!(driver.observer.heard(), []);
+    request.target_path = driver.target("pod-2").display().to_string();
+    request.volume_context.extend(map([
+        ("csi.storage.k8s.io/pod.name", "pod"),
+        ("csi.storage.k8s.io/pod.namespace", "team"),
+        ("csi.storage.k8s.io/pod.uid", "uid"),
+    ]));
+    for failure in [None, None, Some(FailureKind::Denied)] {
+        driver.catalog.fail(failure);
+        driver.publish(&request).await.expect("mounted");
+    }
+    let mounted = format!(
+        "hf://owner/name@{} is mounted: 9 bytes in 2 files",
+        "a".repeat(40)
+    );
+    let degraded = "the mount stays, but its permission could not be renewed: hub says denied";
+    let heard = driver.observer.heard();
+    let told: Vec<_> = heard
+        .iter()
+        .map(|(_, news, text)| (*news, &**text))
+        .collect();
+    assert_eq!(
+        told,
+        [(News::Mounted, &*mounted), (News::Degraded, degraded)]
+    );
+    let pods = ["team", "pod", "uid"];
+    assert!(
+        heard
+            .iter()
+            .all(|(pod, ..)| [&*pod.namespace, &pod.name, &pod.uid] == pods)
+    );
 }
 
 #[tokio::test]

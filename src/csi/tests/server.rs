@@ -78,7 +78,7 @@ async fn capabilities_promise_what_is_there() {
         .await;
     assert_eq!(
         create.expect("an answer").into_inner().capabilities.len(),
-        1
+        3
     );
     let mut node = driver.node();
     let stats = node
@@ -102,7 +102,7 @@ async fn a_service_that_is_not_served_is_unimplemented() {
     let dir = tempfile::tempdir().expect("a directory");
     let text = format!("unix://{}/csi.sock", dir.path().display());
     let endpoint: Endpoint = text.parse().expect("an endpoint");
-    let controller = Controller::new(TwinCatalog::new(), MemoryRecords::new(1));
+    let controller = Controller::new(TwinCatalog::new(), MemoryRecords::new(1), None);
     let services = Services::new(Readiness::default()).with_controller(controller);
     let socket = endpoint.bind().expect("a socket");
     let served = tokio::spawn(serve(

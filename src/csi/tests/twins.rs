@@ -1,8 +1,10 @@
 //! A catalog and a publisher in memory that count their calls and fail on demand.
 
 use crate::csi::{PublishError, PublishRequest, Publisher, StorageFacts, VolumeFacts, VolumeStats};
-use crate::model::{Digest, Failure, FailureKind, Listing, Pin, Reference, Revision, Token};
-use crate::source::Catalog;
+use crate::model::{
+    Digest, Failure, FailureKind, Listing, News, Pin, PodRef, Reference, Revision, Token,
+};
+use crate::source::{Catalog, Observer};
 use async_trait::async_trait;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -94,6 +96,26 @@ impl Catalog for TwinCatalog {
         Ok(Arc::new(
             Listing::new(pin.clone(), rows).expect("a listing"),
         ))
+    }
+
+    async fn reach(&self) -> Result<(), Failure> {
+        self.answer()
+    }
+}
+
+/// Remembers what pods' owners hear.
+#[derive(Default)]
+pub(super) struct TwinObserver(Mutex<Vec<(PodRef, News, String)>>);
+
+impl TwinObserver {
+    pub(super) fn heard(&self) -> Vec<(PodRef, News, String)> {
+        lock(&self.0).clone()
+    }
+}
+
+impl Observer for TwinObserver {
+    fn observe(&self, pod: &PodRef, news: News, text: String) {
+        lock(&self.0).push((pod.clone(), news, text));
     }
 }
 
