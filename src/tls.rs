@@ -20,7 +20,7 @@ mod roots;
 
 pub use accept::{Connection, Peer};
 pub use authority::CertSet;
-pub use blame::{is_refused, is_untrusted};
+pub use blame::is_untrusted;
 pub use bootstrap::{CA, Held, Outcome, Shelf, bootstrap};
 pub use dir::TlsDir;
 pub use folder::Folder;

@@ -1,7 +1,6 @@
 //! Failures across gRPC: the kind travels as metadata `x-model-p2p-failure`, whatever the code.
 
 use crate::model::{Failure, FailureKind};
-use crate::tls::is_refused;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -25,14 +24,14 @@ pub fn failure_of(status: &Status) -> Failure {
     Failure::new(kind, text_of(status))
 }
 
-/// The message, and why where the transport refuses to say: the seed did not accept our certificate.
-pub fn text_of(status: &Status) -> String {
-    match is_refused(status) {
-        true => {
-            "seed refused this certificate: check that --tls-dir is of its CA and has not expired"
-                .into()
+/// The message, or what it stands for where the transport says no more than that it broke. With TLS 1.3 the
+/// refusal of a certificate comes after the handshake, and its reason does not reach the call.
+pub fn text_of(status: &Status) -> &str {
+    match status.message() {
+        "transport error" => {
+            "seed broke the connection off: if it is up, check --tls-dir or --insecure on both sides"
         }
-        false => status.message().to_owned(),
+        message => message,
     }
 }
 
