@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Messages that carry credentials get no `Debug`: no log line can be written that prints them.
-const SECRET: [&str; 10] = [
+const SECRET: [&str; 11] = [
     ".csi.v1.CreateVolumeRequest",
     ".csi.v1.DeleteVolumeRequest",
     ".csi.v1.ValidateVolumeCapabilitiesRequest",
@@ -11,6 +11,7 @@ const SECRET: [&str; 10] = [
     ".model_p2p.control.v1.Request",
     ".model_p2p.swarm.v1.ResolveRequest",
     ".model_p2p.swarm.v1.ListingRequest",
+    ".model_p2p.swarm.v1.ProveRequest",
     ".model_p2p.swarm.v1.Interest",
     ".model_p2p.swarm.v1.ToSeed",
     ".model_p2p.swarm.v1.ToSeed.message",

@@ -84,6 +84,8 @@ pub struct SeedConfig {
     pub listen: SocketAddr,
     pub http: SocketAddr,
     pub hubs: HubsConfig,
+    /// How long a hub's permission counts while the hub cannot be asked.
+    pub auth_grace: Duration,
     pub cache: CacheConfig,
 }
 

@@ -221,6 +221,15 @@ pub struct SeedArgs {
         value_name = "ADDR"
     )]
     http: SocketAddr,
+    /// How long a hub's permission counts while the hub cannot be asked; 0: not at all
+    #[arg(
+        long,
+        env = "MODEL_P2P_AUTH_GRACE",
+        hide_env = true,
+        default_value_t = 0,
+        value_name = "SECONDS"
+    )]
+    auth_grace: u64,
     /// Talk to nodes without TLS; tokens are then accepted over loopback only
     #[arg(long, env = "MODEL_P2P_INSECURE", hide_env = true)]
     insecure: bool,
@@ -348,6 +357,7 @@ impl SeedArgs {
             control: self.control,
             listen: self.listen,
             http: self.http,
+            auth_grace: std::time::Duration::from_secs(self.auth_grace),
             hubs: self.hubs.config()?,
             cache: self.cache.config()?,
         })

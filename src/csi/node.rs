@@ -7,7 +7,7 @@
 //! succeeds, or the pod would hang.
 
 use super::capability;
-use super::lookup::{Lookup, token};
+use super::lookup::{Lookup, pin_key, token};
 use super::observe::observe;
 use super::parameters::{Author, Words, own_words};
 use super::publisher::{PublishError, PublishRequest, Publisher, VolumeStats};
@@ -59,6 +59,8 @@ struct Publication {
     words: Words,
     wish: Wish,
     token: Option<Token>,
+    /// See [`Published`].
+    kept_as: Option<String>,
 }
 
 impl Node {
@@ -173,10 +175,18 @@ impl Publication {
         }
         let author = Author::of_context(&request.volume_context);
         let words = own_words(request.volume_context);
+        let wish = Wish::of_context(&words, author)?;
+        let kept_as = match (&wish.subject, author) {
+            (Subject::Reference(reference), Author::Pod) => {
+                Some(pin_key(&request.volume_id, reference))
+            }
+            _ => None,
+        };
         Ok(Publication {
             volume_id: request.volume_id,
             target,
-            wish: Wish::of_context(&words, author)?,
+            wish,
+            kept_as,
             words,
             token: token(&request.secrets),
         })
@@ -212,7 +222,15 @@ impl Shared {
 
     async fn unpublish(&self, volume_id: &str, target: &Path) -> Result<(), Refusal> {
         self.publisher.unpublish(volume_id, target).await?;
-        Ok(self.records.remove(volume_id).await?)
+        let record = self.records.get(volume_id).await?;
+        self.records.remove(volume_id).await?;
+        let published =
+            record.and_then(|bytes| volume::decode::<Published>(volume_id, &bytes).ok());
+        if let Some(kept_as) = published.and_then(|published| published.kept_as) {
+            // Nobody waits: a pin that stays is the seeds' to bound.
+            tokio::spawn(self.lookup.clone().forget(kept_as));
+        }
+        Ok(())
     }
 
     /// Everything the mount needs, after the catalog let this token read it.
@@ -274,6 +292,7 @@ impl Shared {
         let record = Published {
             words: publication.words.clone(),
             pin: pin.to_string(),
+            kept_as: publication.kept_as.clone(),
         };
         let record = volume::encode(volume_id, &record)?;
         self.records.put_once(volume_id, record).await.map(|_| ())

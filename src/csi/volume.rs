@@ -144,6 +144,9 @@ pub(super) struct Published {
     pub(super) words: Words,
     /// `hf://owner/name@COMMIT`
     pub(super) pin: String,
+    /// The name under which seeds keep the pin, for a volume that ends with its pod.
+    #[serde(default)]
+    pub(super) kept_as: Option<String>,
 }
 
 pub(super) fn encode(name: &str, record: &impl Serialize) -> Result<Vec<u8>, RecordError> {

@@ -15,7 +15,7 @@ pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     let store = open_store(&config.cache)?;
     let hubs = hubs(&config.hubs)?;
     let origin = Arc::new(Ingest::new(store.clone(), hubs.clone()));
-    let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs));
+    let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs, config.auth_grace));
     let (control, pieces) = (bind(config.control).await?, bind(config.listen).await?);
     let ready = ops::Ready::default();
     let status = StatusSource {

@@ -168,7 +168,7 @@ fn file(content: &[u8], digest: Digest) -> FileRef {
         digest,
         pin: Arc::new(pin),
         path: "w".into(),
-        token: None,
+        token: None.into(),
     }
 }
 
@@ -363,7 +363,11 @@ async fn the_local_source_fills_a_need_and_reads_nothing_twice() {
 }
 
 fn catalog(bench: &Bench) -> LocalCatalog {
-    LocalCatalog::new(bench.store.clone(), Arc::new(One(bench.hub.clone())))
+    LocalCatalog::new(
+        bench.store.clone(),
+        Arc::new(One(bench.hub.clone())),
+        Duration::ZERO,
+    )
 }
 
 fn reference() -> Reference {
@@ -434,12 +438,15 @@ async fn with_the_hub_down_a_public_model_serves_on_and_a_gated_one_does_not() {
     );
     assert!(fresh.listing(&pin, None).await.is_ok());
     assert!(
-        fresh
-            .resolve(&reference(), None, token.as_ref())
-            .await
-            .is_err()
+        fresh.listing(&pin, token.as_ref()).await.is_ok(),
+        "what everybody may read a token may read too"
     );
-    assert!(fresh.listing(&pin, token.as_ref()).await.is_err());
+    let gated = format!("hf://o/gated@{}", "a".repeat(40));
+    let gated: Pin = gated.parse().expect("a pin");
+    let failure = fresh.listing(&gated, token.as_ref()).await;
+    let failure = failure.expect_err("fails closed");
+    assert_eq!(failure.kind, FailureKind::Unavailable);
+    assert!(failure.message.contains("--auth-grace"), "{failure}");
     assert_eq!(
         bench.hub.lists.load(Ordering::SeqCst),
         1,

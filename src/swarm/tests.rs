@@ -589,7 +589,7 @@ async fn a_token_does_not_leave_the_machine_in_the_clear() {
     let shutdown = CancellationToken::new();
     let a = node("a", &["192.0.2.1:7000"], &shutdown).await;
     let file = FileRef {
-        token: Token::new("hf_secret"),
+        token: Token::new("hf_secret").into(),
         ..file_ref(&content(5))
     };
     let failure = a.swarm.piece(&file, 0).await.expect_err("refused");
