@@ -18,6 +18,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+mod authorise;
+#[cfg(feature = "testing")]
+mod claims;
+
 const SIZE: u64 = 30 * PIECE_BYTES + 11;
 
 /// A hub of one repository with one file, which remembers the ranges it gave.
@@ -29,6 +33,8 @@ struct RecordingHub {
     authorizes: AtomicUsize,
     commit: Mutex<String>,
     down: Mutex<Option<FailureKind>>,
+    /// Nothing is to be had without a token.
+    private: Mutex<bool>,
     /// Bytes after which the next body ends.
     cut: Mutex<Option<usize>>,
 }
@@ -43,6 +49,7 @@ impl RecordingHub {
             authorizes: AtomicUsize::new(0),
             commit: Mutex::new("a".repeat(40)),
             down: Mutex::default(),
+            private: Mutex::default(),
             cut: Mutex::default(),
         })
     }
@@ -132,9 +139,14 @@ impl Hub for RecordingHub {
         Ok(futures::stream::iter(chunks).boxed())
     }
 
-    async fn authorize(&self, _pin: &Pin, _token: Option<&Token>) -> Result<(), HubError> {
+    async fn authorize(&self, _pin: &Pin, token: Option<&Token>) -> Result<(), HubError> {
         self.authorizes.fetch_add(1, Ordering::SeqCst);
-        self.check()
+        tokio::task::yield_now().await;
+        self.check()?;
+        match token.is_none() && *self.private.lock().expect("a lock") {
+            true => Err(HubError::last(FailureKind::Unauthenticated, "no token")),
+            false => Ok(()),
+        }
     }
 }
 

@@ -580,7 +580,19 @@ async fn revisions_are_looked_up_at_the_seed_and_small_files_come_along() {
     let file = FileRef::new(&pin(), entry, None);
     seed.origin.bring(&file, 0);
     a.swarm.listing(&pin(), None).await.expect("a listing");
+    assert!(
+        a.folder.store.get(entry.key).is_none(),
+        "the repository has not shown that it holds it"
+    );
+    let store = &seed.origin.store;
+    store.prove(&pin().repository, file.key).expect("a disk");
+    a.swarm.listing(&pin(), None).await.expect("a listing");
     assert_eq!(a.cache(&file).state(), State::Final);
+    assert!(
+        a.folder
+            .store
+            .is_proven(&pin().repository, file.key, &file.digest)
+    );
     shutdown.cancel();
 }
 

@@ -29,11 +29,17 @@ pub struct Wish {
     pub asking: Arc<Semaphore>,
     /// The credential that the seed was told.
     told: Option<Token>,
+    told_at: Instant,
     since: Instant,
     used: Instant,
 }
 
 impl Wish {
+    /// Whether the seed may not yet know where and with which credential the file is read now.
+    pub fn is_news(&self) -> bool {
+        self.told_at.elapsed() < YOUNG
+    }
+
     pub fn is_young(&self) -> bool {
         self.since.elapsed() < YOUNG
     }
@@ -59,12 +65,15 @@ impl Wishes {
                 seed,
                 asking: Arc::new(Semaphore::new(1)),
                 told: told.clone(),
+                told_at: now,
                 since: now,
                 used: now,
             }
         });
         // The same file of another repository is read there from now on: this one's reader is let in for sure.
-        is_news |= wish.seed != seed || wish.told != told || wish.file.pin != file.pin;
+        if wish.seed != seed || wish.told != told || wish.file.pin != file.pin {
+            (is_news, wish.told_at) = (true, now);
+        }
         wish.used = now;
         wish.seed = seed;
         (wish.file, wish.told) = (file.clone(), told);
