@@ -29,7 +29,11 @@ impl Catalog for Swarm {
         token: Option<&Token>,
     ) -> Result<Pin, Failure> {
         let (_, link) = self.link_for(&rank_key(reference), token)?;
-        link.seed.resolve(reference, volume, token).await
+        let answer = link.seed.resolve(reference, volume, token).await;
+        answer.or_else(|failure| match failure.kind {
+            FailureKind::Unavailable => self.pinned(reference).ok_or(failure),
+            _ => Err(failure),
+        })
     }
 
     async fn listing(&self, pin: &Pin, token: Option<&Token>) -> Result<Arc<Listing>, Failure> {
@@ -69,6 +73,15 @@ impl Swarm {
     async fn ask(&self, pin: &Pin, token: Option<&Token>) -> Result<Listed, Failure> {
         let (_, link) = self.link_for(&rank_key(&pin.repository), token)?;
         link.seed.listing(pin, token).await
+    }
+
+    /// A full commit is its own pin, if this node has seen that it is one and public.
+    fn pinned(&self, reference: &Reference) -> Option<Pin> {
+        let pin = Pin {
+            repository: reference.repository(),
+            revision: reference.revision.as_ref()?.parse().ok()?,
+        };
+        self.is_public(&pin).then_some(pin)
     }
 
     /// What this node kept of a public pin; the failure if that is nothing.

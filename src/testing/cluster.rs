@@ -430,6 +430,14 @@ impl HubProcess {
         http_post(&format!("{}/_test/reset", self.url), "").await;
     }
 
+    /// The commit at which a public repository's branch stands.
+    pub async fn commit(&self, repo: &str) -> String {
+        let url = format!("{}/api/models/{repo}/revision/main", self.url);
+        let (_, body) = http_get(&url).await.expect("the hub answers");
+        let info: Value = serde_json::from_str(&body).expect("JSON");
+        info["sha"].as_str().expect("a commit").to_owned()
+    }
+
     /// Takes a token from everything it opened.
     pub async fn revoke(&self, token: &str) {
         http_post(&format!("{}/_test/revoke", self.url), token).await;
