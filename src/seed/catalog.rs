@@ -3,7 +3,7 @@
 //! A branch is asked for by one caller at a time and its answer holds for a minute, so a thousand pods that
 //! name it cost the hub one request. The first pin of a volume is kept until the volume is forgotten, or is the
 //! oldest of a hundred thousand. Listings never change and are stored; who may see one is for
-//! [`Permissions`]. With the hub unreachable, the last known commit of a branch is used if it is public.
+//! [`Permissions`]. With the hub unreachable, the last known commit of a branch serves those who may read it then.
 
 use super::answers::Answers;
 use super::ingest::HubSet;
@@ -82,12 +82,17 @@ impl LocalCatalog {
                 let noted = commits.put_record("commits", &name, pin.to_string().as_bytes());
                 noted.map_err(internal).map(|()| pin)
             }
-            Err(error) => self.last_known(&name, error),
+            Err(error) => self.last_known(&name, token, error),
         }
     }
 
-    /// Only of a public model: a gated one's commit must not outlive the permission.
-    fn last_known(&self, name: &str, error: HubError) -> Result<Pin, Failure> {
+    /// Only for who may read it without asking the hub: a commit must not outlive the permission.
+    fn last_known(
+        &self,
+        name: &str,
+        token: Option<&Token>,
+        error: HubError,
+    ) -> Result<Pin, Failure> {
         let failure = Failure::from(error);
         let known = self
             .store
@@ -95,7 +100,7 @@ impl LocalCatalog {
             .record("commits", name)
             .map_err(internal)?;
         match known.and_then(|bytes| parse_pin(&bytes)) {
-            Some(pin) if failure.kind.is_transient() && self.is_public(&pin) => {
+            Some(pin) if failure.kind.is_transient() && self.permissions.stands(&pin, token) => {
                 tracing::warn!(reference = name, %pin, %failure, "hub unreachable, using the last known commit");
                 Ok(pin)
             }

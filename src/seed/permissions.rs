@@ -18,7 +18,8 @@ const ALLOWED_TTL: Duration = Duration::from_secs(300);
 const PUBLIC_TTL: Duration = Duration::from_secs(3600);
 /// Questions remembered.
 const QUESTIONS_MAX: usize = 10_000;
-/// Notes of when the hub let a token in: about 100 bytes each.
+/// Pins known to be public, and notes of when the hub let a token in: about 100 bytes each.
+const PUBLIC_MAX: usize = 100_000;
 const GRANTED_MAX: usize = 100_000;
 
 const PUBLIC: &str = "public";
@@ -61,8 +62,12 @@ impl Permissions {
         let asked = self.asked(hub.endpoint(), pin, token);
         let answer = self.allowed.get(asked, || self.ask(pin, token, asked));
         match answer.await {
-            Err(failure) if failure.kind.is_transient() => self.without_hub(pin, asked, failure),
-            answer => answer,
+            Err(failure) if !failure.kind.is_transient() => Err(failure),
+            Err(failure) if self.stands(pin, token) => {
+                tracing::warn!(%pin, %failure, "hub unreachable, serving who could read this before");
+                Ok(())
+            }
+            answer => answer.map_err(|failure| closed(&failure)),
         }
     }
 
@@ -108,7 +113,7 @@ impl Permissions {
         let answer = hub.authorize(pin, None).await.map_err(Failure::from);
         let (index, name) = (self.store.index(), pin.to_string());
         let noted = match &answer {
-            Ok(()) => index.put_record_once(PUBLIC, &name, b"").map(|_| ()),
+            Ok(()) => index.note(PUBLIC, &name, "", PUBLIC_MAX),
             Err(failure) if failure.kind.is_transient() => Ok(()),
             Err(_) => index.remove_record(PUBLIC, &name),
         };
@@ -116,19 +121,13 @@ impl Permissions {
         answer
     }
 
-    /// The hub cannot be asked.
-    fn without_hub(&self, pin: &Pin, asked: Asked, failure: Failure) -> Result<(), Failure> {
-        if self.is_public(pin) {
-            tracing::warn!(%pin, %failure, "hub unreachable, serving a public model");
-            return Ok(());
-        }
-        match self.let_in_at(asked) {
-            Some(at) if now_s().saturating_sub(at) <= self.grace.as_secs() => {
-                tracing::warn!(%pin, %failure, "hub unreachable, a permission within its grace counts");
-                Ok(())
-            }
-            _ => Err(closed(&failure)),
-        }
+    /// Whether this token may read this pin while the hub cannot be asked.
+    pub fn stands(&self, pin: &Pin, token: Option<&Token>) -> bool {
+        let hub = self.hubs.hub(pin.repository.scheme);
+        let asked = hub.map(|hub| self.asked(hub.endpoint(), pin, token));
+        let let_in_at = asked.ok().and_then(|asked| self.let_in_at(asked));
+        let in_grace = |at| now_s().saturating_sub(at) <= self.grace.as_secs();
+        self.is_public(pin) || let_in_at.is_some_and(in_grace)
     }
 
     /// When the hub last let this token in, in epoch seconds.

@@ -12,6 +12,9 @@ pub struct Index {
     db: sled::Db,
 }
 
+/// A listing has some 100 bytes a file; most have tens of files.
+const LISTINGS_MAX: usize = 10_000;
+
 /// A listing row as stored: path, size, digest.
 type Row = (String, u64, String);
 
@@ -31,7 +34,7 @@ impl Index {
         Ok(Index { db })
     }
 
-    /// Keeps a listing for ever: a pin's files never change.
+    /// Keeps a listing: a pin's files never change. Of more than ten thousand some other goes.
     pub fn put_listing(&self, listing: &Listing) -> Result<(), StoreError> {
         let row = |entry: &crate::model::Entry| {
             (entry.path.clone(), entry.size, entry.digest.to_string())
@@ -39,7 +42,17 @@ impl Index {
         let rows: Vec<Row> = listing.files().iter().map(row).collect();
         let bytes =
             serde_json::to_vec(&rows).map_err(|error| StoreError::Index(Box::new(error)))?;
+        let tree = self.db.open_tree("listings")?;
+        if tree.len() >= LISTINGS_MAX {
+            tree.pop_min()?;
+        }
         self.put_record("listings", &listing.pin().to_string(), &bytes)
+    }
+
+    /// Whether the listing of a pin was kept.
+    pub fn has_listing(&self, pin: &Pin) -> Result<bool, StoreError> {
+        let tree = self.db.open_tree("listings")?;
+        Ok(tree.contains_key(pin.to_string())?)
     }
 
     /// The listing of a pin, if it was kept. One that cannot be read is none: it is fetched again.

@@ -1,6 +1,6 @@
 //! A node's [`Catalog`]: its seed's, with the small files that come along kept.
 //!
-//! The node keeps each listing, and that a pin is public. With every seed down that is enough to publish what
+//! The node keeps the listings of public pins. With every seed down that is enough to publish what
 //! is pinned; what only a hub's permission opens fails closed.
 
 use super::node::Swarm;
@@ -18,7 +18,9 @@ use tokio::time::timeout;
 
 /// A seed that retries its hub for longer than this is given up for now: kubelet asks again.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// Pins that the hub gives to everybody.
 const PUBLIC: &str = "public";
+const PUBLIC_MAX: usize = 10_000;
 
 #[async_trait]
 impl Catalog for Swarm {
@@ -111,14 +113,15 @@ impl Swarm {
 
 fn keep_all(store: &Store, listed: Listed) -> Result<usize, StoreError> {
     let (index, pin) = (store.index(), listed.listing.pin());
-    if index.listing(pin)?.is_none() {
+    if listed.public && !index.has_listing(pin)? {
         index.put_listing(&listed.listing)?;
     }
-    match listed.public {
-        true => index
-            .put_record_once(PUBLIC, &pin.to_string(), b"")
-            .map(drop)?,
-        false => index.remove_record(PUBLIC, &pin.to_string())?,
+    let name = pin.to_string();
+    // Written when it changes: kubelet asks every minute.
+    match (listed.public, index.record(PUBLIC, &name)?.is_some()) {
+        (true, false) => index.note(PUBLIC, &name, "", PUBLIC_MAX)?,
+        (false, true) => index.remove_record(PUBLIC, &name)?,
+        _ => {}
     }
     let keep = |content| keep(store, &listed.listing, content);
     Ok(listed.contents.into_iter().filter_map(keep).count())

@@ -70,9 +70,15 @@ async fn a_permission_counts_for_its_grace_also_after_a_restart_and_never_after_
         let seed = with_grace(&bench, grace);
         seed.listing(&pin, good.as_ref()).await.map(drop)
     };
+    let seed = with_grace(&bench, 3600);
+    let seen = seed.resolve(&reference(), None, good.as_ref()).await;
+    assert_eq!(seen.expect("a commit"), pin);
     ask(3600).await.expect("the hub lets it in");
     bench.hub.set(Some(FailureKind::Unavailable));
     ask(3600).await.expect("within its grace");
+    let seed = with_grace(&bench, 3600);
+    let last = seed.resolve(&reference(), Some("new"), good.as_ref()).await;
+    assert_eq!(last.expect("the last known commit"), pin);
     let closed = ask(0).await.expect_err("no grace, closed");
     assert_eq!(closed.kind, FailureKind::Unavailable);
     let other = with_grace(&bench, 3600);
