@@ -89,6 +89,8 @@ pub struct SeedConfig {
     pub http: SocketAddr,
     pub tls_dir: Option<PathBuf>,
     pub hubs: HubsConfig,
+    /// How long a hub's permission counts while the hub cannot be asked.
+    pub auth_grace: Duration,
     pub cache: CacheConfig,
 }
 

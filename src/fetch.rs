@@ -5,14 +5,16 @@
 //! or an error. Readers' moves set what is wanted next ([`plan`]); [`driver`] brings that in the background
 //! within the process's slots. This room cannot tell a peer from a seed and never talks to a network.
 
+mod admission;
 mod driver;
 mod flight;
 mod plan;
 
 use crate::metrics::METRICS;
-use crate::model::{Failure, FailureKind, FileKey, Verified};
+use crate::model::{Credential, Failure, FailureKind, FileKey, Reference, Token, Verified};
 use crate::source::{FileRef, Need, Reach, Source};
 use crate::store::{CacheFile, ReadOutcome, State, Store, StoreError};
+use admission::Admission;
 use bytes::{Bytes, BytesMut};
 use driver::Driver;
 use flight::Flights;
@@ -96,7 +98,9 @@ pub struct Fetcher {
     store: Store,
     source: Arc<dyn Source>,
     config: FetchConfig,
-    files: Mutex<HashMap<FileKey, Weak<OpenFile>>>,
+    /// By repository too: each is admitted by itself, and reads with its own path and credential.
+    files: Mutex<HashMap<(FileKey, Reference), Weak<OpenFile>>>,
+    credentials: Mutex<HashMap<Reference, Credential>>,
     demand: Arc<Semaphore>,
     bulk: Arc<Semaphore>,
     /// Files are opened by the kernel's threads, which have no runtime of their own.
@@ -111,6 +115,7 @@ impl Fetcher {
             source,
             config,
             files: Mutex::default(),
+            credentials: Mutex::default(),
             demand: Arc::new(Semaphore::new(DEMAND_SLOTS)),
             bulk: Arc::new(Semaphore::new(BULK_SLOTS)),
             runtime: tokio::runtime::Handle::current(),
@@ -129,15 +134,30 @@ impl Fetcher {
     /// Why no piece of an open file has come lately although readers wait; `None` when all is well.
     pub fn starving(&self, key: FileKey) -> Option<String> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = files.get(&key).and_then(Weak::upgrade);
+        let of_key = files.iter().filter(|((known, _), _)| *known == key);
+        let open: Vec<_> = of_key.filter_map(|(_, file)| file.upgrade()).collect();
         drop(files);
-        open?.flights.starving()
+        open.iter().find_map(|file| file.flights.starving())
     }
 
-    /// A file to read. All opens of one key in a process share one state: single flight and readers.
+    /// The credential of a repository in this process: always the one that was let in last, also for files
+    /// that an earlier one opened.
+    pub fn credential(&self, repository: &Reference, token: Option<Token>) -> Credential {
+        let mut credentials = self
+            .credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        credentials.retain(|_, credential| credential.is_shared());
+        let credential = credentials.entry(repository.clone()).or_default();
+        credential.set(token);
+        credential.clone()
+    }
+
+    /// A file to read. All opens of a repository's file in a process share one state: single flight and readers.
     pub fn open(self: &Arc<Fetcher>, file: FileRef) -> Result<Arc<OpenFile>, ReadError> {
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = files.get(&file.key).and_then(Weak::upgrade) {
+        let name = (file.key, file.pin.repository.clone());
+        if let Some(open) = files.get(&name).and_then(Weak::upgrade) {
             return Ok(open);
         }
         files.retain(|_, file| file.strong_count() > 0);
@@ -147,8 +167,8 @@ impl Fetcher {
             source,
         })?;
         let _runtime = self.runtime.enter();
-        let open = OpenFile::new(self.clone(), file.clone(), cached);
-        files.insert(file.key, Arc::downgrade(&open));
+        let open = OpenFile::new(self.clone(), file, cached);
+        files.insert(name, Arc::downgrade(&open));
         Ok(open)
     }
 }
@@ -158,6 +178,7 @@ pub struct OpenFile {
     fetcher: Arc<Fetcher>,
     file: FileRef,
     cached: Arc<CacheFile>,
+    admission: Arc<Admission>,
     readers: Mutex<Readers>,
     need: Arc<Need>,
     flights: Arc<Flights>,
@@ -168,9 +189,12 @@ pub struct OpenFile {
 impl OpenFile {
     fn new(fetcher: Arc<Fetcher>, file: FileRef, cached: Arc<CacheFile>) -> Arc<OpenFile> {
         let need = Arc::new(Need::default());
+        let source = fetcher.source.clone();
+        let admission = Admission::new(source.clone(), fetcher.store.clone(), file.clone());
         let driver = Driver::new(
-            fetcher.source.clone(),
+            source,
             file.clone(),
+            admission.clone(),
             need.clone(),
             fetcher.bulk.clone(),
         );
@@ -180,6 +204,7 @@ impl OpenFile {
             fetcher,
             file,
             cached,
+            admission,
             readers,
             need,
             flights,
@@ -187,7 +212,7 @@ impl OpenFile {
             run_ahead: AtomicBool::new(false),
         };
         open.scrub_if_whole();
-        if open.state() != State::Final {
+        if open.cached.state() != State::Final {
             open.fetcher.source.opened(&open.file);
         }
         Arc::new(open)
@@ -212,7 +237,10 @@ impl OpenFile {
     /// Reads if all bytes are here; `None` when something must be fetched. Never waits for the network.
     pub fn read_now(&self, offset: u64, len: usize) -> Option<Result<Bytes, ReadError>> {
         self.moved(offset, len);
-        self.stored(offset, len).transpose()
+        match self.admission.has_passed() {
+            true => self.stored(offset, len).transpose(),
+            false => None,
+        }
     }
 
     fn stored(&self, offset: u64, len: usize) -> Result<Option<Bytes>, ReadError> {
@@ -239,6 +267,7 @@ impl OpenFile {
     pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
         let started = Instant::now();
         self.moved(offset, len);
+        self.admitted().await?;
         loop {
             if let Some(bytes) = self.stored(offset, len)? {
                 METRICS
@@ -251,6 +280,20 @@ impl OpenFile {
                 return self.assemble(offset, len, &passing).await;
             }
         }
+    }
+
+    async fn admitted(&self) -> Result<(), ReadError> {
+        let timeout = self.fetcher.config.read_timeout;
+        let answer = self.admission.wait(timeout).await;
+        answer.map_err(|failure| match failure.kind.is_transient() {
+            true => ReadError::Timeout {
+                path: self.path(),
+                piece: 0,
+                seconds: timeout.as_secs(),
+                cause: failure.message,
+            },
+            false => self.failed(failure),
+        })
     }
 
     /// Brings every piece of a range that is missing, all at once. Returns those the store had no room for.
@@ -339,8 +382,12 @@ impl OpenFile {
         self.driver.wake();
     }
 
+    /// What this repository's readers may know: nothing is here before it is admitted.
     pub fn state(&self) -> State {
-        self.cached.state()
+        match self.admission.has_passed() {
+            true => self.cached.state(),
+            false => State::Partial,
+        }
     }
 
     /// How many bytes of the file are here.
@@ -360,6 +407,7 @@ impl OpenFile {
 
     /// Resolves once the file is final, at once if it is. Never for a revoked file.
     pub async fn finished(&self) {
+        self.admission.passed().await;
         let mut changes = self.cached.changes();
         while self.state() != State::Final {
             if changes.changed().await.is_err() {
@@ -370,6 +418,7 @@ impl OpenFile {
 
     /// Fetches the whole file and waits until the hub's digest has confirmed it.
     pub async fn complete(&self) -> Result<(), ReadError> {
+        self.admitted().await?;
         self.fetch_all();
         for index in 0..self.file.geometry().pieces() {
             if !self.cached.has(index)

@@ -44,6 +44,23 @@ pub trait Hub: Send + Sync + 'static {
         token: Option<&Token>,
     ) -> Result<ByteStream, HubError>;
 
+    /// Whether the hub states by itself that it holds the content `entry` lists at that path: `false` when it
+    /// says nothing, `Integrity` when it says otherwise. Reads of the file that follow need no request more.
+    async fn states(
+        &self,
+        pin: &Pin,
+        entry: &Entry,
+        token: Option<&Token>,
+    ) -> Result<bool, HubError> {
+        let _ = (pin, entry, token);
+        Ok(false)
+    }
+
+    /// Which of all hubs of its kind this one is.
+    fn endpoint(&self) -> &str {
+        ""
+    }
+
     /// Whether this token may read this pin now.
     async fn authorize(&self, pin: &Pin, token: Option<&Token>) -> Result<(), HubError>;
 }

@@ -21,5 +21,5 @@ pub use listing::{Digest, Entry, FileKey, Listing};
 pub use piece::{Geometry, PIECE_BYTES, PieceHash, Verified};
 pub use reference::{Kind, Reference, Scheme};
 pub use revision::{Pin, Revision};
-pub use token::Token;
+pub use token::{Credential, Token};
 pub use view::{Prefetch, View};

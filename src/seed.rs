@@ -4,6 +4,7 @@
 //! hub's own digest has been checked. [`LocalCatalog`] resolves references and lists revisions, each once.
 //! [`LocalSource`] gives both to a process that is its own seed. The seed mounts nothing.
 
+mod answers;
 mod body;
 mod catalog;
 mod digest;
@@ -12,6 +13,8 @@ mod ingest;
 mod intake;
 mod local;
 mod origins;
+mod permissions;
+mod proofs;
 pub mod server;
 
 pub use catalog::LocalCatalog;

@@ -5,8 +5,8 @@
 //! cancel-safe: a dropped future gives its claims back.
 
 use crate::model::{
-    Bitfield, Digest, Entry, Failure, FileKey, Geometry, Listing, News, Pin, PodRef, Reference,
-    Token, Verified,
+    Bitfield, Credential, Digest, Entry, Failure, FileKey, Geometry, Listing, News, Pin, PodRef,
+    Reference, Token, Verified,
 };
 use async_trait::async_trait;
 use std::ops::Range;
@@ -24,18 +24,18 @@ pub struct FileRef {
     pub pin: Arc<Pin>,
     pub path: Arc<str>,
     /// The credential of the one who asks; it travels to seeds and hubs only.
-    pub token: Option<Token>,
+    pub token: Credential,
 }
 
 impl FileRef {
-    pub fn new(pin: &Arc<Pin>, entry: &Entry, token: Option<Token>) -> FileRef {
+    pub fn new(pin: &Arc<Pin>, entry: &Entry, token: impl Into<Credential>) -> FileRef {
         FileRef {
             key: entry.key,
             size: entry.size,
             digest: entry.digest,
             pin: pin.clone(),
             path: entry.path.as_str().into(),
-            token,
+            token: token.into(),
         }
     }
 
@@ -74,6 +74,13 @@ pub trait Source: Send + Sync + 'static {
         Reach::default()
     }
 
+    /// Asks whether the file's repository holds what its listing states, before a byte that is here through
+    /// any other reaches its readers. Fails with `Denied` or `Integrity` when it does not.
+    async fn admit(&self, file: &FileRef) -> Result<(), Failure> {
+        let _ = file;
+        Ok(())
+    }
+
     /// Brings exactly piece `index`, which a reader waits for, as fast as it can. Waits, retries and goes to
     /// other providers by itself; fails when nobody can give it ([`Failure`]), for the caller to ask again.
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure>;
@@ -100,6 +107,13 @@ pub trait Origin: Send + Sync + 'static {
     /// Checks a file that is whole but was never finished, as a killed process leaves it.
     async fn settle(&self, file: &FileRef);
 
+    /// Makes sure that the file's repository holds what its listing states, by the hub's word. Costs no
+    /// request that reading the file would not have cost.
+    async fn prove(&self, file: &FileRef) -> Result<(), Failure> {
+        let _ = file;
+        Ok(())
+    }
+
     /// Reads a piece without keeping it, for a store that has no room.
     async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure>;
 }
@@ -123,6 +137,17 @@ pub trait Catalog: Send + Sync + 'static {
     /// Whether anybody would answer now; no hub is asked. Who is its own seed always does.
     async fn reach(&self) -> Result<(), Failure> {
         Ok(())
+    }
+
+    /// Whether the pin is known to be readable without a token.
+    fn is_public(&self, pin: &Pin) -> bool {
+        let _ = pin;
+        false
+    }
+
+    /// Forgets the pin kept for a volume that is gone for good. Best effort.
+    async fn forget(&self, volume: &str) {
+        let _ = volume;
     }
 }
 

@@ -13,10 +13,11 @@ mod data;
 mod evict;
 mod index;
 mod map;
+mod proofs;
 mod verify;
 
 pub use data::{CacheFile, ReadOutcome, State};
-pub use index::Index;
+pub use index::{Index, stamp_of, stamped};
 
 use crate::metrics::METRICS;
 use crate::model::{FileKey, PIECE_BYTES, Verified};

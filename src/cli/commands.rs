@@ -237,6 +237,15 @@ pub struct SeedArgs {
         value_name = "ADDR"
     )]
     http: SocketAddr,
+    /// How long a hub's permission counts while the hub cannot be asked; 0: not at all
+    #[arg(
+        long,
+        env = "MODEL_P2P_AUTH_GRACE",
+        hide_env = true,
+        default_value_t = 0,
+        value_name = "SECONDS"
+    )]
+    auth_grace: u64,
     #[command(flatten)]
     transport: TransportArgs,
     #[command(flatten)]
@@ -406,6 +415,7 @@ impl SeedArgs {
             listen: self.listen,
             http: self.http,
             tls_dir: self.transport.tls_dir()?,
+            auth_grace: std::time::Duration::from_secs(self.auth_grace),
             hubs: self.hubs.config()?,
             cache: self.cache.config()?,
         })

@@ -14,6 +14,7 @@ use std::time::Duration;
 /// Two questions fit into the provisioner's minute.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(25);
 
+#[derive(Clone)]
 pub(super) struct Lookup {
     pub(super) catalog: Arc<dyn Catalog>,
     pub(super) call: Call,
@@ -41,6 +42,11 @@ impl Lookup {
         self.within(pin, self.catalog.listing(pin, token)).await
     }
 
+    /// Tells the catalog that the volume of this [`pin_key`] is gone. Best effort.
+    pub(super) async fn forget(self, key: String) {
+        let _ = tokio::time::timeout(ANSWER_MAX, self.catalog.forget(&key)).await;
+    }
+
     async fn within<T>(
         &self,
         what: &impl ToString,
@@ -64,7 +70,7 @@ impl Lookup {
 
 /// The name under which the catalog keeps a volume's pin. The reference is part of it: a volume that was
 /// refused, or made anew under its old name, with another model must not be given the first one's pin.
-fn pin_key(volume_id: &str, reference: &Reference) -> String {
+pub(super) fn pin_key(volume_id: &str, reference: &Reference) -> String {
     let text = reference.to_string();
     let digest = blake3::derive_key("model-p2p 2026 volume reference", text.as_bytes());
     format!("{volume_id}-{}", hex::encode(&digest[..8]))

@@ -8,7 +8,7 @@
 
 use super::capability;
 use super::health::{self, Renewals};
-use super::lookup::{Lookup, token};
+use super::lookup::{Lookup, pin_key, token};
 use super::observe::observe;
 use super::parameters::{Author, Words, own_words};
 use super::publisher::{PublishError, PublishRequest, Publisher, VolumeFacts, VolumeStats};
@@ -67,6 +67,8 @@ pub(super) struct Publication {
     pub(super) is_inline: bool,
     pub(super) token: Option<Token>,
     pub(super) pod: Option<PodRef>,
+    /// See [`Published`].
+    pub(super) kept_as: Option<String>,
 }
 
 impl Node {
@@ -241,10 +243,18 @@ impl Publication {
         let author = Author::of_context(&request.volume_context);
         let pod = pod(&request.volume_context);
         let words = own_words(request.volume_context);
+        let wish = Wish::of_context(&words, author)?;
+        let kept_as = match (&wish.subject, author) {
+            (Subject::Reference(reference), Author::Pod) => {
+                Some(pin_key(&request.volume_id, reference))
+            }
+            _ => None,
+        };
         Ok(Publication {
             volume_id: request.volume_id,
             target,
-            wish: Wish::of_context(&words, author)?,
+            wish,
+            kept_as,
             words,
             is_inline: author == Author::Pod,
             token: token(&request.secrets),
@@ -297,12 +307,16 @@ impl Shared {
     /// Takes a target off a volume's record; the last one takes the record.
     async fn forget(&self, volume_id: &str, target: &Path) -> Result<(), RecordError> {
         // One that cannot be read is of no use to anyone.
-        if let Ok(Some(mut record)) = self.record(volume_id).await {
-            record.targets.retain(|known| known != target);
-            if !record.targets.is_empty() {
-                let record = volume::encode(volume_id, &record)?;
-                return self.records.put(volume_id, record).await;
-            }
+        let record = self.record(volume_id).await.ok().flatten();
+        let mut record = record.unwrap_or_default();
+        record.targets.retain(|known| known != target);
+        if !record.targets.is_empty() {
+            let record = volume::encode(volume_id, &record)?;
+            return self.records.put(volume_id, record).await;
+        }
+        if let Some(kept_as) = record.kept_as {
+            // Nobody waits: a pin that stays is the seeds' to bound.
+            tokio::spawn(self.lookup.clone().forget(kept_as));
         }
         self.records.remove(volume_id).await
     }
@@ -393,6 +407,7 @@ impl Shared {
             pin: pin.to_string(),
             targets,
             is_inline: publication.is_inline,
+            kept_as: publication.kept_as.clone(),
         };
         let record = volume::encode(volume_id, &record)?;
         self.records.put(volume_id, record).await

@@ -74,6 +74,7 @@ impl Shared {
             wish: Wish::of_context(&record.words, author)?,
             words: record.words,
             is_inline: record.is_inline,
+            kept_as: record.kept_as,
             token: None,
             pod: None,
         };

@@ -207,7 +207,7 @@ pub(super) struct Created {
 
 /// What a node remembers of a published volume: the words it was asked with, the pin they stand
 /// for, and where it is shown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Published {
     pub(super) words: Words,
     /// `hf://owner/name@COMMIT`
@@ -218,6 +218,9 @@ pub(super) struct Published {
     /// The words are a pod's own.
     #[serde(default)]
     pub(super) is_inline: bool,
+    /// The name under which seeds keep the pin, for a volume that ends with its pod.
+    #[serde(default)]
+    pub(super) kept_as: Option<String>,
 }
 
 pub(super) fn encode(name: &str, record: &impl Serialize) -> Result<Vec<u8>, RecordError> {

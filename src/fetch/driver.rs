@@ -1,6 +1,8 @@
 //! Brings what readers will want, in the background, within the process's slots.
 
+use super::admission::Admission;
 use crate::backoff::Delays;
+use crate::model::Failure;
 use crate::source::{Arrival, FileRef, Need, Source};
 use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
@@ -16,6 +18,7 @@ impl Driver {
     pub fn new(
         source: Arc<dyn Source>,
         file: FileRef,
+        admission: Arc<Admission>,
         need: Arc<Need>,
         slots: Arc<Semaphore>,
     ) -> Driver {
@@ -23,6 +26,7 @@ impl Driver {
         let work = Work {
             source,
             file,
+            admission,
             need,
             slots,
         };
@@ -43,6 +47,7 @@ impl Driver {
 struct Work {
     source: Arc<dyn Source>,
     file: FileRef,
+    admission: Arc<Admission>,
     need: Arc<Need>,
     slots: Arc<Semaphore>,
 }
@@ -70,9 +75,14 @@ impl Work {
         }
     }
 
+    async fn some(&self) -> Result<Arrival, Failure> {
+        self.admission.ask().await?;
+        self.source.some(&self.file, &self.need).await
+    }
+
     /// One arrival, or one failure and its pause: the slot stays taken meanwhile, which is the back-off.
     async fn one_run(&self) {
-        match self.source.some(&self.file, &self.need).await {
+        match self.some().await {
             Ok(Arrival::Kept(run)) => self.need.arrived(run),
             // No room: what nobody waits for is not worth bringing.
             Ok(Arrival::Passing(_)) => self.need.want(Vec::new(), Default::default()),

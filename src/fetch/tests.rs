@@ -119,7 +119,7 @@ fn file() -> FileRef {
         digest: Digest::Sha256([0; 32]),
         pin: Arc::new(pin),
         path: "w.safetensors".into(),
-        token: None,
+        token: None.into(),
     }
 }
 

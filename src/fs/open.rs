@@ -4,15 +4,15 @@
 //! controls. In the program all three are `fetch`.
 
 use crate::fetch::{Fetcher, OpenFile, ReadError};
-use crate::model::{Listing, Pin, Token};
+use crate::model::{Credential, Listing, Pin, Token};
 use crate::source::FileRef;
 use crate::store::State;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// The content of one file, of which parts may be missing.
 pub trait Content: Send + Sync + 'static {
@@ -45,7 +45,7 @@ pub trait Opener: Send + Sync + 'static {
     }
     /// From now on files opened here are brought ahead of their readers.
     fn run_ahead(&self);
-    /// The credential of later opens: kubelet rotates tokens under a running mount.
+    /// The credential from now on, also of open files: kubelet rotates tokens under a running mount.
     fn set_token(&self, token: Token);
 }
 
@@ -94,8 +94,8 @@ impl Provider for FetchProvider {
         Arc::new(FetchOpener {
             fetcher: self.0.clone(),
             pin: Arc::new(listing.pin().clone()),
+            token: self.0.credential(&listing.pin().repository, token),
             listing,
-            token: Mutex::new(token),
             run_ahead: AtomicBool::new(false),
         })
     }
@@ -109,18 +109,14 @@ struct FetchOpener {
     fetcher: Arc<Fetcher>,
     pin: Arc<Pin>,
     listing: Arc<Listing>,
-    token: Mutex<Option<Token>>,
+    token: Credential,
     run_ahead: AtomicBool,
 }
 
 impl Opener for FetchOpener {
     fn open(&self, entry: usize) -> Result<Arc<dyn Content>, ReadError> {
-        let token = self
-            .token
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let file = FileRef::new(&self.pin, &self.listing.files()[entry], token);
+        let entry = &self.listing.files()[entry];
+        let file = FileRef::new(&self.pin, entry, self.token.clone());
         let open = self.fetcher.open(file)?;
         if self.run_ahead.load(Ordering::Relaxed) {
             open.run_ahead();
@@ -129,8 +125,13 @@ impl Opener for FetchOpener {
     }
 
     fn state(&self, entry: usize) -> State {
-        let file = self.fetcher.store().get(self.listing.files()[entry].key);
-        file.map_or(State::Partial, |file| file.state())
+        let (store, entry) = (self.fetcher.store(), &self.listing.files()[entry]);
+        match store.is_proven(&self.pin.repository, entry.key, &entry.digest) {
+            true => store
+                .get(entry.key)
+                .map_or(State::Partial, |file| file.state()),
+            false => State::Partial,
+        }
     }
 
     fn starving(&self, entry: usize) -> Option<String> {
@@ -142,6 +143,6 @@ impl Opener for FetchOpener {
     }
 
     fn set_token(&self, token: Token) {
-        *self.token.lock().unwrap_or_else(PoisonError::into_inner) = Some(token);
+        self.token.set(Some(token));
     }
 }

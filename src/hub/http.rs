@@ -66,7 +66,7 @@ impl Operation {
     }
 }
 
-/// A GET.
+/// A GET, or a HEAD.
 #[derive(Clone, Copy, Debug)]
 pub struct Get<'a> {
     pub operation: Operation,
@@ -74,6 +74,8 @@ pub struct Get<'a> {
     pub token: Option<&'a Token>,
     /// Never empty.
     pub range: Option<&'a Range<u64>>,
+    /// Without the content.
+    pub head: bool,
 }
 
 /// Two clients, so that gigabytes under way never hold up a question.
@@ -122,8 +124,12 @@ impl Http {
             Operation::Read => &self.data,
             _ => &self.api,
         };
-        let answer = client.get(get.url.clone()).headers(headers(&get)?).send();
-        let answer = answer.await;
+        let url = get.url.clone();
+        let request = match get.head {
+            true => client.head(url),
+            false => client.get(url),
+        };
+        let answer = request.headers(headers(&get)?).send().await;
         let code = match &answer {
             Ok(response) => response.status().as_str().to_owned(),
             Err(_) => "error".to_owned(),
@@ -174,6 +180,7 @@ impl Http {
                     url: &url,
                     token: None,
                     range: Some(range),
+                    head: false,
                 })
                 .await?;
             match answer.location() {

@@ -21,6 +21,7 @@ use url::Url;
 
 mod answer;
 mod body;
+mod claim;
 mod endpoint;
 mod errors;
 mod list;
@@ -91,6 +92,19 @@ impl Hub for HuggingFace {
         read::read(self.shared.clone(), pin, entry, bytes, token.cloned()).await
     }
 
+    async fn states(
+        &self,
+        pin: &Pin,
+        entry: &Entry,
+        token: Option<&Token>,
+    ) -> Result<bool, HubError> {
+        claim::states(&self.shared, pin, entry, token).await
+    }
+
+    fn endpoint(&self) -> &str {
+        self.shared.endpoint.text()
+    }
+
     async fn authorize(&self, pin: &Pin, token: Option<&Token>) -> Result<(), HubError> {
         resolve::authorize(&self.shared, pin, token).await
     }
@@ -128,6 +142,7 @@ impl Shared {
             url,
             token,
             range: None,
+            head: false,
         };
         self.retried(|| async {
             let answer = self.ask(get, object).await?;

@@ -52,6 +52,10 @@ impl Hub for Offline {
         )))
     }
 
+    async fn states(&self, pin: &Pin, entry: &Entry, _: Option<&Token>) -> Result<bool, HubError> {
+        Err(missing(format!("the digest of {} of {pin}", entry.path)))
+    }
+
     async fn authorize(&self, pin: &Pin, _: Option<&Token>) -> Result<(), HubError> {
         Err(missing(format!("permission to read {pin}")))
     }

@@ -1,6 +1,7 @@
 //! A hub credential. It can be sent to a hub and compared; it cannot be printed by accident.
 
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A bearer token. `Debug` hides it and there is no `Display`.
 #[derive(Clone, PartialEq, Eq)]
@@ -28,6 +29,35 @@ impl Token {
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Token(hidden)")
+    }
+}
+
+/// The token with which a repository is read now. Clones are one: kubelet rotates tokens under open files, so
+/// it is looked at each time it is used.
+#[derive(Clone, Debug, Default)]
+pub struct Credential(Arc<Mutex<Option<Token>>>);
+
+impl Credential {
+    pub fn get(&self) -> Option<Token> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub fn set(&self, token: Option<Token>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+
+    /// Whether anybody else holds it.
+    pub fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
+
+impl From<Option<Token>> for Credential {
+    fn from(token: Option<Token>) -> Credential {
+        Credential(Arc::new(Mutex::new(token)))
     }
 }
 

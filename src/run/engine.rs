@@ -65,7 +65,7 @@ impl Engine {
         let hubs = hubs(config)?;
         let origin = Ingest::new(store.clone(), hubs.clone());
         let source = Arc::new(LocalSource::new(Arc::new(origin)));
-        let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs));
+        let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs, Duration::ZERO));
         Ok(Engine::new(store, catalog, source, read_timeout))
     }
 

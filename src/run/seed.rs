@@ -16,7 +16,7 @@ pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     let tls = tls(config.tls_dir.as_deref())?;
     let hubs = hubs(&config.hubs)?;
     let origin = Arc::new(Ingest::new(store.clone(), hubs.clone()));
-    let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs));
+    let catalog = Arc::new(LocalCatalog::new(store.clone(), hubs, config.auth_grace));
     let (control, pieces) = (bind(config.control).await?, bind(config.listen).await?);
     let ready = ops::Ready::default();
     let status = StatusSource {

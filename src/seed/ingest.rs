@@ -5,9 +5,11 @@
 //! somebody asks. Small files are read whole and checked before a byte of them is kept. When the last piece
 //! of a file is here its hub's digest decides: the file becomes final, or is revoked everywhere.
 
+use super::answers::Answers;
 use super::body::Taken;
 use super::digest;
 use super::origins::{Origins, Reading, Waiting};
+use super::proofs::Claim;
 use crate::hub::{ByteStream, Hub, HubError, Hubs};
 use crate::metrics::METRICS;
 use crate::model::{Bitfield, Entry, Failure, FailureKind, FileKey, PIECE_BYTES, Scheme, Verified};
@@ -18,6 +20,7 @@ use bytes::Bytes;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -26,7 +29,11 @@ const DEMAND_REQUESTS: usize = 16;
 /// Bulk requests under way at once, over all files.
 const BULK_REQUESTS: usize = 8;
 /// Files up to this size are read whole and checked before they are kept: configurations, tokenizers, code.
-const WHOLE_BYTES_MAX: u64 = PIECE_BYTES;
+pub const WHOLE_BYTES_MAX: u64 = PIECE_BYTES;
+
+/// A proof is noted in the store at once; this only holds back those who ask meanwhile, and refusals.
+const CLAIMS_TTL: Duration = Duration::from_secs(60);
+const CLAIMS_MAX: usize = 10_000;
 
 /// Finds the hub client of a scheme.
 pub trait HubSet: Send + Sync + 'static {
@@ -49,6 +56,7 @@ struct Shared {
     store: Store,
     hubs: Arc<dyn HubSet>,
     files: Mutex<HashMap<FileKey, Arc<Origins>>>,
+    claims: Answers<Claim, ()>,
     demand: Semaphore,
     bulk: Semaphore,
 }
@@ -59,12 +67,31 @@ impl Ingest {
             store,
             hubs,
             files: Mutex::default(),
+            claims: Answers::new(CLAIMS_TTL, CLAIMS_MAX),
             demand: Semaphore::new(DEMAND_REQUESTS),
             bulk: Semaphore::new(BULK_REQUESTS),
         };
         Ingest {
             shared: Arc::new(shared),
         }
+    }
+
+    pub(super) fn store(&self) -> &Store {
+        &self.shared.store
+    }
+
+    pub(super) fn claims(&self) -> &Answers<Claim, ()> {
+        &self.shared.claims
+    }
+
+    pub(super) fn hub(&self, file: &FileRef) -> Result<Arc<dyn Hub>, Failure> {
+        Ok(self.shared.hubs.hub(file.pin.repository.scheme)?)
+    }
+
+    pub(super) fn cached(&self, file: &FileRef) -> Result<Arc<CacheFile>, Failure> {
+        self.store()
+            .file(file.key, file.size)
+            .map_err(store_failure)
     }
 
     /// The reading of one file. Those that nobody reads are forgotten here.
@@ -80,18 +107,14 @@ impl Ingest {
         files.retain(|_, origins| {
             Arc::strong_count(origins) > 1 || !origins.lock().intake.is_idle()
         });
-        let cached = self
-            .shared
-            .store
-            .file(file.key, file.size)
-            .map_err(store_failure)?;
+        let cached = self.cached(file)?;
         let origins = Arc::new(Origins::new(file.clone(), cached));
         files.insert(file.key, origins.clone());
         Ok(origins)
     }
 }
 
-fn store_failure(error: StoreError) -> Failure {
+pub fn store_failure(error: StoreError) -> Failure {
     let kind = match error {
         StoreError::NoRoom { .. } => FailureKind::NoRoom,
         _ => FailureKind::Internal,
@@ -136,6 +159,10 @@ impl Origin for Ingest {
             Ok(origins) => self.finish_if_whole(&origins).await,
             Err(failure) => tracing::warn!(%failure, "cannot settle a file"),
         }
+    }
+
+    async fn prove(&self, file: &FileRef) -> Result<(), Failure> {
+        self.prove_claim(file).await
     }
 
     async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure> {
@@ -235,20 +262,21 @@ impl Ingest {
             self.keep(origins, index, content).await?;
             *pieces += 1;
         }
-        Ok(())
+        match file.size <= WHOLE_BYTES_MAX {
+            // Read from this very repository, and checked.
+            true => self.note_proof(file),
+            false => Ok(()),
+        }
     }
 
-    async fn open(&self, file: &FileRef, bytes: Range<u64>) -> Result<ByteStream, Failure> {
-        let hub = self.shared.hubs.hub(file.pin.repository.scheme)?;
-        let entry = Entry {
-            path: file.path.to_string(),
-            size: file.size,
-            digest: file.digest,
-            key: file.key,
-        };
-        Ok(hub
-            .read(&file.pin, &entry, bytes, file.token.as_ref())
-            .await?)
+    pub(super) async fn open(
+        &self,
+        file: &FileRef,
+        bytes: Range<u64>,
+    ) -> Result<ByteStream, Failure> {
+        let (hub, entry, token) = (self.hub(file)?, entry_of(file), file.token.get());
+        let body = hub.read(&file.pin, &entry, bytes, token.as_ref());
+        Ok(body.await?)
     }
 
     /// Hashes, checks small files whole, and writes, off the async threads.
@@ -295,6 +323,15 @@ fn check(file: &FileRef, index: u32, content: Bytes) -> Result<Verified, Failure
     }
     Verified::of_origin(file.geometry(), index, content)
         .ok_or_else(|| Failure::new(FailureKind::Internal, "a piece of the wrong length"))
+}
+
+pub fn entry_of(file: &FileRef) -> Entry {
+    Entry {
+        path: file.path.to_string(),
+        size: file.size,
+        digest: file.digest,
+        key: file.key,
+    }
 }
 
 pub fn mismatch(file: &FileRef) -> Failure {

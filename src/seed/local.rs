@@ -24,6 +24,10 @@ impl Source for LocalSource {
         tokio::spawn(async move { origin.settle(&file).await });
     }
 
+    async fn admit(&self, file: &FileRef) -> Result<(), Failure> {
+        self.origin.prove(file).await
+    }
+
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
         match self.origin.demand(file, index).await {
             Ok(()) => Ok(Arrival::Kept(index..index + 1)),

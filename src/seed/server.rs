@@ -170,8 +170,8 @@ impl seed_server::Seed for SeedService {
         let token = token(request.token);
         let listing = self.catalog.listing(&pin, token.as_ref()).await;
         let listing = listing.map_err(|failure| status_of(&failure))?;
-        let store = self.tracker.store().clone();
-        let pages = tokio::task::spawn_blocking(move || pages(&listing, &store)).await;
+        let (store, public) = (self.tracker.store().clone(), self.catalog.is_public(&pin));
+        let pages = tokio::task::spawn_blocking(move || pages(&listing, &store, public)).await;
         let pages = pages.map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(Box::pin(futures::stream::iter(
             pages.into_iter().map(Ok),
@@ -183,6 +183,25 @@ impl seed_server::Seed for SeedService {
         _: Request<v1::EventsRequest>,
     ) -> Result<Response<Self::EventsStream>, Status> {
         Ok(Response::new(self.relay.events()))
+    }
+
+    async fn prove(
+        &self,
+        request: Request<v1::ProveRequest>,
+    ) -> Result<Response<v1::ProveReply>, Status> {
+        let file = wire::file_of_claim(request.into_inner());
+        let file = file.ok_or_else(|| Status::invalid_argument("malformed claim"))?;
+        let proven = self.origin.prove(&file).await;
+        proven.map_err(|failure| status_of(&failure))?;
+        Ok(Response::new(v1::ProveReply {}))
+    }
+
+    async fn forget(
+        &self,
+        request: Request<v1::ForgetRequest>,
+    ) -> Result<Response<v1::ForgetReply>, Status> {
+        self.catalog.forget(&request.into_inner().volume).await;
+        Ok(Response::new(v1::ForgetReply {}))
     }
 
     async fn session(
@@ -291,13 +310,16 @@ fn token(text: Option<String>) -> Option<Token> {
     text.as_deref().and_then(Token::new)
 }
 
-fn pages(listing: &Listing, store: &Store) -> Vec<v1::ListingPage> {
+fn pages(listing: &Listing, store: &Store, public: bool) -> Vec<v1::ListingPage> {
     let entries = listing.files().iter().map(|entry| v1::Entry {
         path: entry.path.clone(),
         size: entry.size,
         digest: entry.digest.to_string(),
     });
-    let mut pages = vec![v1::ListingPage::default()];
+    let mut pages = vec![v1::ListingPage {
+        public,
+        ..Default::default()
+    }];
     let mut bytes = 0;
     for entry in entries {
         // Path, digest, size and their tags.
@@ -312,15 +334,18 @@ fn pages(listing: &Listing, store: &Store) -> Vec<v1::ListingPage> {
             .for_each(|page| page.entries.push(entry.clone()));
     }
     pages.extend(contents(listing, store).map(|content| v1::ListingPage {
-        entries: Vec::new(),
         contents: vec![content],
+        ..Default::default()
     }));
     pages
 }
 
-/// The small files that are final here, one a page.
+/// The small files that are final here and proven to be this repository's, one a page.
 fn contents(listing: &Listing, store: &Store) -> impl Iterator<Item = v1::Content> {
+    let repository = &listing.pin().repository;
+    let proven = |entry: &&Entry| store.is_proven(repository, entry.key, &entry.digest);
     let small = listing.files().iter().filter(|entry| travels(entry));
+    let small = small.filter(proven);
     let mut left = CONTENTS_BYTES_MAX;
     small.filter_map(move |entry| {
         left = left.checked_sub(entry.size)?;

@@ -12,6 +12,9 @@ pub struct Index {
     db: sled::Db,
 }
 
+/// A listing has some 100 bytes a file; most have tens of files.
+const LISTINGS_MAX: usize = 10_000;
+
 /// A listing row as stored: path, size, digest.
 type Row = (String, u64, String);
 
@@ -31,7 +34,7 @@ impl Index {
         Ok(Index { db })
     }
 
-    /// Keeps a listing for ever: a pin's files never change.
+    /// Keeps a listing: a pin's files never change. Of more than ten thousand some other goes.
     pub fn put_listing(&self, listing: &Listing) -> Result<(), StoreError> {
         let row = |entry: &crate::model::Entry| {
             (entry.path.clone(), entry.size, entry.digest.to_string())
@@ -39,7 +42,17 @@ impl Index {
         let rows: Vec<Row> = listing.files().iter().map(row).collect();
         let bytes =
             serde_json::to_vec(&rows).map_err(|error| StoreError::Index(Box::new(error)))?;
+        let tree = self.db.open_tree("listings")?;
+        if tree.len() >= LISTINGS_MAX {
+            tree.pop_min()?;
+        }
         self.put_record("listings", &listing.pin().to_string(), &bytes)
+    }
+
+    /// Whether the listing of a pin was kept.
+    pub fn has_listing(&self, pin: &Pin) -> Result<bool, StoreError> {
+        let tree = self.db.open_tree("listings")?;
+        Ok(tree.contains_key(pin.to_string())?)
     }
 
     /// The listing of a pin, if it was kept. One that cannot be read is none: it is fetched again.
@@ -80,6 +93,47 @@ impl Index {
         Ok(there.map_or_else(|| value.to_vec(), |there| there.to_vec()))
     }
 
+    /// Notes a value under a name, with the time, in a table of about `most` notes: the oldest go. Not
+    /// synced: losing the last half second of notes must be bearable.
+    pub fn note(
+        &self,
+        table: &str,
+        name: &str,
+        value: &str,
+        most: usize,
+    ) -> Result<(), StoreError> {
+        self.db
+            .open_tree(table)?
+            .insert(name, stamped(value).as_bytes())?;
+        self.keep_newest(table, most)
+    }
+
+    /// Bounds a table of values that are [`stamped`]. One call in a thousand looks.
+    pub fn keep_newest(&self, table: &str, most: usize) -> Result<(), StoreError> {
+        match rand::random_range(0..1000) {
+            0 => self.trim(table, most),
+            _ => Ok(()),
+        }
+    }
+
+    /// A tenth more than must goes, so that this is not needed again at once.
+    fn trim(&self, table: &str, most: usize) -> Result<(), StoreError> {
+        let tree = self.db.open_tree(table)?;
+        if tree.len() <= most {
+            return Ok(());
+        }
+        let mut ages: Vec<_> = tree
+            .iter()
+            .flatten()
+            .map(|(name, value)| (stamp_of(&value), name))
+            .collect();
+        ages.sort();
+        for (_, name) in ages.iter().take(ages.len() - most + most / 10) {
+            tree.remove(name)?;
+        }
+        Ok(())
+    }
+
     pub fn record(&self, table: &str, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self
             .db
@@ -106,10 +160,7 @@ impl Index {
 
     /// Notes that a file is used now. Not synced: a lost note costs only the order of eviction.
     pub(super) fn touch(&self, key: FileKey) -> Result<(), StoreError> {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default()
-            .as_secs();
+        let now = now_s();
         self.db
             .open_tree("last-use")?
             .insert(key.0, &now.to_le_bytes())?;
@@ -128,6 +179,23 @@ impl Index {
             .and_then(|bytes| bytes.as_ref().try_into().ok());
         bytes.map_or(0, u64::from_le_bytes)
     }
+}
+
+fn now_s() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// A value with the present time, in epoch seconds, as its last line.
+pub fn stamped(value: &str) -> String {
+    format!("{value}\n{}", now_s())
+}
+
+/// When a [`stamped`] value was made; 0 for one without a stamp.
+pub fn stamp_of(value: &[u8]) -> u64 {
+    let text = std::str::from_utf8(value).ok();
+    let stamp = text.and_then(|text| text.rsplit_once('\n')?.1.parse().ok());
+    stamp.unwrap_or_default()
 }
 
 fn parse_listing(pin: &Pin, bytes: &[u8]) -> Option<Listing> {

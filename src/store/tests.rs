@@ -329,3 +329,26 @@ fn a_rotten_piece_found_by_many_threads_is_dropped_once() {
     assert_eq!((file.count(), store.used_bytes()), (4, SIZE));
     assert_eq!(read_all(&file), Ok(content()));
 }
+
+/// One note a pod would otherwise fill the index for ever.
+#[test]
+fn of_too_many_notes_the_oldest_go() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Store::open(&StoreConfig {
+        dir: dir.path().to_owned(),
+        limit_bytes: Some(1 << 20),
+    })
+    .expect("a store");
+    let index = store.index();
+    for number in 0..30_u32 {
+        let value = format!("pin\n{}", 1000 - number);
+        let put = index.put_record("notes", &format!("{number:02}"), value.as_bytes());
+        put.expect("a disk");
+    }
+    for _ in 0..20_000 {
+        index.keep_newest("notes", 20).expect("a disk");
+    }
+    let left = index.records("notes").expect("a disk");
+    assert_eq!(left.len(), 18, "a tenth more than must");
+    assert!(left.iter().all(|(name, _)| name.as_str() < "18"));
+}

@@ -44,6 +44,15 @@ pub enum TransferError {
     Store(#[from] StoreError),
 }
 
+impl TransferError {
+    /// The hub refused the credential that the seed has of this node.
+    pub fn is_refusal(&self) -> bool {
+        use crate::model::FailureKind::{Denied, NotFound, Unauthenticated};
+        matches!(self, TransferError::Failed(failure)
+            if matches!(failure.kind, Denied | NotFound | Unauthenticated))
+    }
+}
+
 /// Who is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Giver {

@@ -109,6 +109,10 @@ impl Demand<'_> {
                 *tried = true;
                 self.ask_holder(holder.as_str().into()).await
             }
+            Err(error) if error.is_refusal() && wish.is_news() => Err(Again {
+                after: PAUSE,
+                ..again(self.file, error)
+            }),
             Err(error) => Err(again(self.file, error)),
         }
     }

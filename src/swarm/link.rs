@@ -11,7 +11,7 @@ use super::v1::{self, to_node, to_seed};
 use super::wire;
 use super::wishes::Wishes;
 use crate::backoff::Delays;
-use crate::model::{FileKey, Token};
+use crate::model::{FileKey, Pin, Token};
 use crate::store::{CacheFile, StoreError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -53,7 +53,8 @@ struct LinkState {
 /// What the seed knows of this node.
 #[derive(Default)]
 struct Said {
-    interests: HashMap<FileKey, Option<Token>>,
+    /// Where each file is read, and with which token.
+    interests: HashMap<FileKey, (Arc<Pin>, Option<Token>)>,
     counts: HashMap<FileKey, u32>,
 }
 
@@ -212,7 +213,7 @@ impl SeedLink {
         let files = self.parts.wishes.of_seed(self.parts.index);
         let now: HashMap<_, _> = files
             .iter()
-            .map(|file| (file.key, file.token.clone()))
+            .map(|file| (file.key, (file.pin.clone(), file.token.get())))
             .collect();
         let gone = said.interests.keys().filter(|key| !now.contains_key(key));
         let mut messages: Vec<_> = gone
@@ -224,7 +225,7 @@ impl SeedLink {
             .collect();
         let new = files
             .iter()
-            .filter(|file| said.interests.get(&file.key) != Some(&file.token));
+            .filter(|file| said.interests.get(&file.key) != now.get(&file.key));
         messages.extend(new.map(|file| to_seed::Message::Interest(wire::interest_of(file))));
         said.interests = now;
         messages

@@ -149,7 +149,7 @@ impl Swarm {
 
     /// Opens a file and tells its seed that it is wanted.
     pub(super) fn open(&self, file: &FileRef) -> Result<(Arc<CacheFile>, Wish), Failure> {
-        let (seed, _) = self.link_for(&file.key.0, file.token.as_ref())?;
+        let (seed, _) = self.link_for(&file.key.0, file.token.get().as_ref())?;
         let cache = self.files.file(file.key, file.size);
         let cache =
             cache.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
@@ -214,6 +214,11 @@ impl Source for Swarm {
             seeds: self.links.len(),
             connected: self.links.iter().filter(connected).count(),
         }
+    }
+
+    async fn admit(&self, file: &FileRef) -> Result<(), Failure> {
+        let (_, link) = self.link_for(&file.key.0, file.token.get().as_ref())?;
+        link.seed.prove(file).await
     }
 
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {

@@ -6,8 +6,9 @@
 
 use super::failure::failure_of;
 use super::v1::{self, seed_client::SeedClient};
+use super::wire;
 use crate::model::{Digest, Failure, FailureKind, Listing, Pin, Reference, Token};
-use crate::source::Catalog;
+use crate::source::{Catalog, FileRef};
 use crate::tls::TlsDir;
 use async_trait::async_trait;
 use std::net::IpAddr;
@@ -23,6 +24,15 @@ const REACH: Duration = Duration::from_secs(3);
 /// A catalog for who is not in the swarm: the controller, the command line.
 pub struct RemoteCatalog {
     seeds: Vec<RemoteSeed>,
+}
+
+/// A seed's answer about a pin.
+pub struct Listed {
+    pub listing: Arc<Listing>,
+    /// Small files that the pin's repository is proven to hold.
+    pub contents: Vec<v1::Content>,
+    /// The hub lets everybody read it.
+    pub public: bool,
 }
 
 /// A seed's control port. Connects when it is first used, and again after a break.
@@ -104,12 +114,23 @@ impl RemoteSeed {
             .map_err(|error| self.bad_answer(error))
     }
 
-    /// The files of a pin, and the small contents that come along.
-    pub async fn listing(
-        &self,
-        pin: &Pin,
-        token: Option<&Token>,
-    ) -> Result<(Arc<Listing>, Vec<v1::Content>), Failure> {
+    /// Asks for the hub's word that the file's repository holds it.
+    pub async fn prove(&self, file: &FileRef) -> Result<(), Failure> {
+        self.check_token(file.token.get().as_ref())?;
+        let answer = self.client().prove(wire::claim_of(file)).await;
+        answer.map(drop).map_err(|status| failure_of(&status))
+    }
+
+    /// Best effort: a pin that stays is forgotten when it is the oldest.
+    pub async fn forget(&self, volume: &str) {
+        let volume = volume.to_owned();
+        if let Err(status) = self.client().forget(v1::ForgetRequest { volume }).await {
+            tracing::debug!(seed = %self.name, cause = status.message(), "volume not forgotten");
+        }
+    }
+
+    /// The files of a pin, and what comes along.
+    pub async fn listing(&self, pin: &Pin, token: Option<&Token>) -> Result<Listed, Failure> {
         self.check_token(token)?;
         let request = v1::ListingRequest {
             pin: pin.to_string(),
@@ -122,8 +143,9 @@ impl RemoteSeed {
             .await
             .map_err(failure)?
             .into_inner();
-        let (mut rows, mut contents, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut rows, mut contents, mut bytes, mut public) = (Vec::new(), Vec::new(), 0, false);
         while let Some(page) = pages.message().await.map_err(failure)? {
+            public |= page.public;
             rows.extend(page.entries);
             bytes += page
                 .contents
@@ -136,7 +158,11 @@ impl RemoteSeed {
             contents.extend(page.contents);
         }
         let listing = read(pin, rows).map_err(|cause| self.bad_answer(cause))?;
-        Ok((listing, contents))
+        Ok(Listed {
+            listing,
+            contents,
+            public,
+        })
     }
 
     /// Fails when nobody answers within 3 s. An empty reference is refused by the seed itself.
@@ -222,7 +248,7 @@ impl Catalog for RemoteCatalog {
         for (_, seed) in self.ranked(&pin.repository) {
             match seed.listing(pin, token).await {
                 Err(failure) if failure.kind == FailureKind::Unavailable => last = failure,
-                answer => return answer.map(|(listing, _)| listing),
+                answer => return answer.map(|listed| listed.listing),
             }
         }
         Err(last)
@@ -233,6 +259,12 @@ impl Catalog for RemoteCatalog {
         match self.seeds.is_empty() {
             true => Err(no_seed()),
             false => futures::future::select_ok(asked).await.map(|_| ()),
+        }
+    }
+
+    async fn forget(&self, volume: &str) {
+        for seed in &self.seeds {
+            seed.forget(volume).await;
         }
     }
 }

@@ -584,7 +584,19 @@ async fn revisions_are_looked_up_at_the_seed_and_small_files_come_along() {
     let file = FileRef::new(&pin(), entry, None);
     seed.origin.bring(&file, 0);
     a.swarm.listing(&pin(), None).await.expect("a listing");
+    assert!(
+        a.folder.store.get(entry.key).is_none(),
+        "the repository has not shown that it holds it"
+    );
+    let store = &seed.origin.store;
+    store.prove(&pin().repository, file.key).expect("a disk");
+    a.swarm.listing(&pin(), None).await.expect("a listing");
     assert_eq!(a.cache(&file).state(), State::Final);
+    assert!(
+        a.folder
+            .store
+            .is_proven(&pin().repository, file.key, &file.digest)
+    );
     shutdown.cancel();
 }
 
@@ -593,7 +605,7 @@ async fn a_token_does_not_leave_the_machine_in_the_clear() {
     let shutdown = CancellationToken::new();
     let a = node("a", &["192.0.2.1:7000"], &shutdown).await;
     let file = FileRef {
-        token: Token::new("hf_secret"),
+        token: Token::new("hf_secret").into(),
         ..file_ref(&content(5))
     };
     let failure = a.swarm.piece(&file, 0).await.expect_err("refused");

@@ -18,8 +18,33 @@ pub fn interest_of(file: &FileRef) -> v1::Interest {
         digest: file.digest.to_string(),
         pin: file.pin.to_string(),
         path: file.path.to_string(),
-        token: file.token.as_ref().map(|token| token.reveal().to_owned()),
+        token: file.token.get().map(|token| token.reveal().to_owned()),
     }
+}
+
+/// What a node asks about a file before it gives anything of it to readers.
+pub fn claim_of(file: &FileRef) -> v1::ProveRequest {
+    let interest = interest_of(file);
+    v1::ProveRequest {
+        key: interest.key,
+        size: interest.size,
+        digest: interest.digest,
+        pin: interest.pin,
+        path: interest.path,
+        token: interest.token,
+    }
+}
+
+/// Reads a claim, as [`file_of`] reads an interest.
+pub fn file_of_claim(claim: v1::ProveRequest) -> Option<FileRef> {
+    file_of(&v1::Interest {
+        key: claim.key,
+        size: claim.size,
+        digest: claim.digest,
+        pin: claim.pin,
+        path: claim.path,
+        token: claim.token,
+    })
 }
 
 /// Reads an interest. `None` when it is malformed or its key is not the key of what it describes: a key
@@ -35,7 +60,7 @@ pub fn file_of(interest: &v1::Interest) -> Option<FileRef> {
         digest,
         pin: Arc::new(pin),
         path: interest.path.as_str().into(),
-        token: interest.token.as_deref().and_then(Token::new),
+        token: interest.token.as_deref().and_then(Token::new).into(),
     })
 }
 
@@ -68,8 +93,8 @@ mod tests {
         let interest = interest_of(&file);
         let back = file_of(&interest).expect("a file");
         assert_eq!(
-            (back.key, back.path, back.token),
-            (file.key, file.path, file.token)
+            (back.key, back.path, back.token.get()),
+            (file.key, file.path, file.token.get())
         );
         let forged = v1::Interest {
             size: 10,

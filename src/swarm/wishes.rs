@@ -2,7 +2,7 @@
 //!
 //! Bound: 4,096 files; the longest unused goes when another comes.
 
-use crate::model::{FileKey, Geometry};
+use crate::model::{FileKey, Geometry, Token};
 use crate::source::FileRef;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,11 +27,19 @@ pub struct Wish {
     pub seed: usize,
     /// One request for whatever the seed chooses at a time, while the file is young.
     pub asking: Arc<Semaphore>,
+    /// The credential that the seed was told.
+    told: Option<Token>,
+    told_at: Instant,
     since: Instant,
     used: Instant,
 }
 
 impl Wish {
+    /// Whether the seed may not yet know where and with which credential the file is read now.
+    pub fn is_news(&self) -> bool {
+        self.told_at.elapsed() < YOUNG
+    }
+
     pub fn is_young(&self) -> bool {
         self.since.elapsed() < YOUNG
     }
@@ -44,7 +52,7 @@ impl Wishes {
 
     /// Wants a file from a seed. True when a seed must be told: new, or another credential or seed.
     pub fn want(&self, file: &FileRef, seed: usize) -> (Wish, bool) {
-        let mut files = self.lock();
+        let (mut files, told) = (self.lock(), file.token.get());
         let now = Instant::now();
         if files.len() >= FILES_MAX && !files.contains_key(&file.key) {
             forget_one(&mut files);
@@ -56,14 +64,19 @@ impl Wishes {
                 file: file.clone(),
                 seed,
                 asking: Arc::new(Semaphore::new(1)),
+                told: told.clone(),
+                told_at: now,
                 since: now,
                 used: now,
             }
         });
-        is_news |= wish.seed != seed || wish.file.token != file.token;
+        // The same file of another repository is read there from now on: this one's reader is let in for sure.
+        if wish.seed != seed || wish.told != told || wish.file.pin != file.pin {
+            (is_news, wish.told_at) = (true, now);
+        }
         wish.used = now;
         wish.seed = seed;
-        wish.file.token = file.token.clone();
+        (wish.file, wish.told) = (file.clone(), told);
         (wish.clone(), is_news)
     }
 

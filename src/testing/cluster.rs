@@ -26,6 +26,8 @@ pub struct Cluster {
     net: (u8, u8),
     bin: PathBuf,
     hosts: u8,
+    /// Set in every process started from now on.
+    pub env: Vec<(String, String)>,
 }
 
 /// One running process; dropping it kills it.
@@ -76,6 +78,7 @@ impl Cluster {
             net,
             bin: bin.to_owned(),
             hosts: 1,
+            env: Vec::new(),
         })
     }
 
@@ -97,6 +100,20 @@ impl Cluster {
 
     pub fn program(&self) -> PathBuf {
         self.bin.join("model-p2p")
+    }
+
+    /// The program's command line, behind `env` where variables are set.
+    fn command(&self) -> Vec<String> {
+        let set = self
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"));
+        let mut command: Vec<String> = set.collect();
+        if !command.is_empty() {
+            command.insert(0, "env".into());
+        }
+        command.push(self.program().display().to_string());
+        command
     }
 
     /// Starts the hub double with these arguments (see `testhub`).
@@ -133,7 +150,7 @@ impl Cluster {
             SocketAddr::from((host, 7442)),
         );
         let cache = self.dir.join("seed");
-        let mut command = vec![self.program().display().to_string()];
+        let mut command = self.command();
         for arg in ["seed", "--name", "seed-0"] {
             command.push(arg.into());
         }
@@ -200,7 +217,8 @@ impl Cluster {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(dir.join("pods")).expect("a folder for the node");
         let socket = dir.join("csi.sock");
-        let mut command = vec![self.program().display().to_string(), "node".into()];
+        let mut command = self.command();
+        command.push("node".into());
         command.extend([
             "--node-id".into(),
             name.into(),
@@ -442,6 +460,19 @@ impl HubProcess {
     /// Sets counters to zero.
     pub async fn reset(&self) {
         http_post(&format!("{}/_test/reset", self.url), "").await;
+    }
+
+    /// The commit at which a public repository's branch stands.
+    pub async fn commit(&self, repo: &str) -> String {
+        let url = format!("{}/api/models/{repo}/revision/main", self.url);
+        let (_, body) = http_get(&url).await.expect("the hub answers");
+        let info: Value = serde_json::from_str(&body).expect("JSON");
+        info["sha"].as_str().expect("a commit").to_owned()
+    }
+
+    /// Takes a token from everything it opened.
+    pub async fn revoke(&self, token: &str) {
+        http_post(&format!("{}/_test/revoke", self.url), token).await;
     }
 
     /// Makes the hub misbehave; see the double's documentation for the names.

@@ -154,6 +154,11 @@ impl TestHub {
         self.state.forget(id, commit);
     }
 
+    /// Takes a token from everything it opened.
+    pub fn revoke(&self, token: &str) {
+        self.state.revoke(token);
+    }
+
     /// Makes it fail from now on.
     pub fn fault(&self, fault: Fault) {
         self.state.faults.add(fault);

@@ -91,6 +91,28 @@ async fn publishing_ten_times_mounts_once_and_other_arguments_are_refused() {
         .expect("the first still stands");
 }
 
+/// A pin a pod for ever was a leak; a static volume's must stay, for other nodes show it too.
+#[tokio::test]
+async fn the_pin_of_an_inline_volume_goes_with_its_pod_and_a_static_ones_stays() {
+    let driver = Driver::start().await;
+    let inline = driver.inline("csi-1", [("model", MODEL)]);
+    let mut fixed = driver.inline("static", [("model", MODEL)]);
+    fixed.volume_context = map([("model", MODEL)]);
+    for request in [&fixed, &inline] {
+        driver.publish(request).await.expect("published");
+        let target = PathBuf::from(&request.target_path);
+        let gone = driver.unpublish(&request.volume_id, &target).await;
+        gone.expect("unpublished");
+    }
+    let _one = driver.catalog.forgotten.acquire().await.expect("open");
+    driver.catalog.move_branch('b');
+    for (request, commit) in [(&fixed, 'a'), (&inline, 'b')] {
+        driver.publish(request).await.expect("published");
+        let target = PathBuf::from(&request.target_path);
+        assert_eq!(driver.publisher.commit(&target), Some(commit));
+    }
+}
+
 #[tokio::test]
 async fn an_inline_volume_keeps_its_commit_over_republish_and_restart() {
     let mut driver = Driver::start().await;

@@ -29,6 +29,8 @@ pub(super) struct TwinCatalog {
     pub(super) resolved: AtomicUsize,
     /// A listing takes one of these and gives it back.
     pub(super) gate: Semaphore,
+    /// One for each volume that was forgotten.
+    pub(super) forgotten: Semaphore,
 }
 
 impl TwinCatalog {
@@ -40,6 +42,7 @@ impl TwinCatalog {
             tokens: Mutex::default(),
             resolved: AtomicUsize::default(),
             gate: Semaphore::new(1),
+            forgotten: Semaphore::new(0),
         })
     }
 
@@ -85,6 +88,11 @@ impl Catalog for TwinCatalog {
         };
         let volume = volume.expect("volumes have identifiers").to_owned();
         Ok(lock(&self.pins).entry(volume).or_insert(pin).clone())
+    }
+
+    async fn forget(&self, volume: &str) {
+        lock(&self.pins).remove(volume);
+        self.forgotten.add_permits(1);
     }
 
     async fn listing(&self, pin: &Pin, token: Option<&Token>) -> Result<Arc<Listing>, Failure> {

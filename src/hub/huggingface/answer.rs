@@ -72,16 +72,7 @@ pub fn check_head(answer: &Answer, object: &Object<'_>) -> Result<(), HubError> 
     if answer.status() >= 400 {
         return Ok(());
     }
-    let changed = |what: &str, said: &str, listed: &str| {
-        HubError::last(
-            FailureKind::Integrity,
-            format!(
-                "{}: {} says {what} {said} where {listed} was listed: the hub is inconsistent, list the revision again",
-                object.name(),
-                object.endpoint.host()
-            ),
-        )
-    };
+    let changed = |what, said: &str, listed: &str| changed(object, what, said, listed);
     if let Some(commit) = answer.header("x-repo-commit")
         && commit != object.revision
     {
@@ -99,6 +90,35 @@ pub fn check_head(answer: &Answer, object: &Object<'_>) -> Result<(), HubError> 
             &file.digest.to_string(),
         )),
         _ => Ok(()),
+    }
+}
+
+fn changed(object: &Object<'_>, what: &str, said: &str, listed: &str) -> HubError {
+    HubError::last(
+        FailureKind::Integrity,
+        format!(
+            "{}: {} says {what} {said} where {listed} was listed: the hub is inconsistent, list the revision again",
+            object.name(),
+            object.endpoint.host()
+        ),
+    )
+}
+
+/// Whether the hub itself states the listed digest: beside a redirect, or as the ETag of what it gives.
+pub fn states(answer: &Answer, object: &Object<'_>) -> Result<bool, HubError> {
+    let Some(file) = object.file.filter(|_| answer.status() < 400) else {
+        return Ok(false);
+    };
+    let own = || answer.header("etag").filter(|_| answer.status() < 300);
+    let stated = answer.header("x-linked-etag").or_else(own);
+    match stated.and_then(etag_digest) {
+        Some(digest) if contradicts(&digest, &file.digest) => Err(changed(
+            object,
+            "digest",
+            &digest.to_string(),
+            &file.digest.to_string(),
+        )),
+        digest => Ok(digest == Some(file.digest)),
     }
 }
 

@@ -40,6 +40,11 @@ impl Endpoint {
         Ok(Endpoint { base, text })
     }
 
+    /// As configured, without a slash at its end.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     pub fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }

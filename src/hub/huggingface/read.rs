@@ -4,6 +4,7 @@
 //! again from its last byte; a URL that a foreign host refuses is replaced once. Bytes that arrive reset
 //! both counts.
 
+use super::answer;
 use super::body::{self, Body};
 use super::errors::explain;
 use super::resolve::file_object;
@@ -171,7 +172,9 @@ impl Reader {
         let answer = self.resolve().await?;
         if let Some(url) = answer.location() {
             check_foreign(answer.url(), &url)?;
-            *place = Some(SignedUrl::new(url.clone()));
+            let object = file_object(&self.hub, &self.pin, &self.entry);
+            let stated = answer::states(&answer, &object)?;
+            *place = Some(SignedUrl::new(url.clone(), stated));
             drop(place);
             return self.open_signed(&slot, &url).await;
         }
@@ -188,6 +191,7 @@ impl Reader {
             url: &url,
             token: self.token.as_ref(),
             range: Some(&self.left),
+            head: false,
         };
         self.hub.ask(get, &object).await
     }

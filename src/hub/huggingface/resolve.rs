@@ -1,7 +1,7 @@
 //! From a reference to a pin, and whether a token may read it.
 
 use super::errors::{File, Object, explain};
-use super::{Shared, list};
+use super::{Shared, claim, list};
 use crate::hub::HubError;
 use crate::hub::http::{Get, Operation};
 use crate::model::{Entry, FailureKind, Pin, Reference, Revision, Token};
@@ -77,8 +77,7 @@ fn canonical(asked: &Reference, id: Option<&str>) -> Reference {
     }
 }
 
-/// Asks `auth-check`; mirrors that lack the route are asked for the first byte of a file instead, for
-/// metadata of gated repositories is readable by all.
+/// Asks `auth-check`; mirrors that lack the route are asked for the head of a file instead, for metadata of gated repositories is readable by all.
 pub async fn authorize(hub: &Shared, pin: &Pin, token: Option<&Token>) -> Result<(), HubError> {
     let object = object(hub, pin);
     let url = hub.endpoint.api(&pin.repository, "auth-check", "")?;
@@ -87,6 +86,7 @@ pub async fn authorize(hub: &Shared, pin: &Pin, token: Option<&Token>) -> Result
         url: &url,
         token,
         range: None,
+        head: false,
     };
     let known = hub
         .retried(|| async {
@@ -110,15 +110,8 @@ async fn authorize_by_file(hub: &Shared, pin: &Pin, token: Option<&Token>) -> Re
         return Ok(());
     };
     let object = file_object(hub, pin, &entry);
-    let url = hub.endpoint.file(pin, &entry.path)?;
-    let get = Get {
-        operation: Operation::Authorize,
-        url: &url,
-        token,
-        range: Some(&(0..1)),
-    };
     hub.retried(|| async {
-        let answer = hub.ask(get, &object).await?;
+        let answer = claim::head(hub, pin, &entry, token, Operation::Authorize).await?;
         match answer.status() {
             // A redirect to a signed URL is the permission; nobody needs to follow it.
             200..=399 => Ok(()),

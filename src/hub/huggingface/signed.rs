@@ -34,6 +34,8 @@ pub type Slot = Arc<tokio::sync::Mutex<Option<SignedUrl>>>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignedUrl {
     pub url: Url,
+    /// The hub stated the listed digest beside it.
+    pub stated: bool,
     fresh_until: Instant,
 }
 
@@ -69,10 +71,11 @@ fn sweep(slots: &mut HashMap<Key, Slot>) {
 }
 
 impl SignedUrl {
-    pub fn new(url: Url) -> SignedUrl {
+    pub fn new(url: Url, stated: bool) -> SignedUrl {
         let lifetime = lifetime(&url, SystemTime::now()).unwrap_or(LIFETIME_UNKNOWN);
         SignedUrl {
             url,
+            stated,
             fresh_until: Instant::now() + lifetime.mul_f64(0.8),
         }
     }

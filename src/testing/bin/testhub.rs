@@ -12,7 +12,8 @@ use std::time::Duration;
 
 const USAGE: &str = "usage: testhub [--listen ADDR:PORT] [--cdn ADDR:PORT]
     --repo OWNER/NAME=DIR ... --pattern OWNER/NAME:PATH=BYTES ... --sparse OWNER/NAME:PATH=BYTES ...
-    [--gated OWNER/NAME] [--private OWNER/NAME] [--token TOKEN]
+    [--gated OWNER/NAME] [--private OWNER/NAME] [--token TOKEN] [--stranger TOKEN]
+    [--claim OWNER/NAME:PATH=OWNER/NAME:PATH]
     [--rate BYTES_PER_S] [--latency-ms N] [--page ROWS]
     [--tls-dir DIR]: https with DIR/tls.crt and DIR/tls.key, made for the two addresses when absent";
 
@@ -31,6 +32,8 @@ struct Asked {
     repos: BTreeMap<String, TestRepo>,
     gated: Vec<String>,
     private: Vec<String>,
+    /// Tokens that the hub knows and no repository accepts.
+    strangers: Vec<String>,
 }
 
 fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Asked> {
@@ -44,6 +47,7 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Asked> {
             .with_context(|| format!("{flag} {value}"))?;
     }
     asked.lock();
+    asked.config.tokens.append(&mut asked.strangers);
     Ok(asked)
 }
 
@@ -64,6 +68,8 @@ impl Asked {
             "--token" => config.tokens.push(value.to_owned()),
             "--gated" => self.gated.push(value.to_owned()),
             "--private" => self.private.push(value.to_owned()),
+            "--stranger" => self.strangers.push(value.to_owned()),
+            "--claim" => return self.claim(value),
             "--repo" => return self.directory(value),
             "--pattern" => return self.pattern(value, TestRepo::pattern),
             "--sparse" => return self.pattern(value, TestRepo::pattern_unhashed),
@@ -86,6 +92,18 @@ impl Asked {
     fn directory(&mut self, value: &str) -> Result<()> {
         let (id, directory) = value.split_once('=').context("is not OWNER/NAME=DIR")?;
         self.change(id, |repo| repo.directory(Path::new(directory)))
+    }
+
+    /// The first file is listed under the digest of the second.
+    fn claim(&mut self, value: &str) -> Result<()> {
+        let split = value
+            .split_once('=')
+            .and_then(|(liar, owner)| Some((liar.split_once(':')?, owner.split_once(':')?)));
+        let ((liar, path), (owner, file)) =
+            split.context("is not OWNER/NAME:PATH=OWNER/NAME:PATH")?;
+        let file = self.repos.get(owner).and_then(|repo| repo.files.get(file));
+        let digest = file.context("no such file")?.digest.clone();
+        self.change(liar, |repo| Ok(repo.claim(path, &digest)))
     }
 
     /// The seed is the path's, so that equal paths in two repositories are one content. What is sparse states a

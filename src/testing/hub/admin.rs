@@ -11,14 +11,20 @@ use axum::http::Method;
 
 const BODY_BYTES_MAX: usize = 1 << 20;
 
-/// `GET /_test/stats`, `POST /_test/reset`, `POST /_test/faults` with one fault as JSON, `POST /_test/move` with
-/// `{"repo": "owner/name"}`: a commit with one more file becomes the branch's.
+/// `GET /_test/stats`, `POST /_test/reset`, `POST /_test/faults` with one fault as JSON, `POST /_test/revoke`
+/// with a token, `POST /_test/move` with `{"repo": "owner/name"}`: a commit with one more file becomes the
+/// branch's.
 pub async fn answer(state: &State, request: Request) -> Answer {
     match (request.method().clone(), request.uri().path()) {
         (Method::GET, "/_test/stats") => json(&state.stats.snapshot()),
         (Method::POST, "/_test/reset") => {
             state.faults.clear();
             state.stats.reset();
+            json(&serde_json::json!({}))
+        }
+        (Method::POST, "/_test/revoke") => {
+            let body = to_bytes(request.into_body(), BODY_BYTES_MAX).await;
+            state.revoke(&String::from_utf8_lossy(&body.unwrap_or_default()));
             json(&serde_json::json!({}))
         }
         (Method::POST, "/_test/faults") => add(state, request).await,

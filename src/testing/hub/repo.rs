@@ -60,6 +60,8 @@ pub struct HubFile {
     /// As the tree states it: sha256 for LFS, git's sha1 for others.
     pub digest: String,
     pub lfs: bool,
+    /// What the tree states instead, where the repository lies.
+    pub claim: Option<String>,
 }
 
 /// Weights by name, and whatever is too large for git.
@@ -83,6 +85,7 @@ impl HubFile {
             content,
             digest,
             lfs,
+            claim: None,
         })
     }
 }
@@ -143,12 +146,21 @@ impl TestRepo {
         self
     }
 
+    /// Lets the tree state another file's digest for a file of this one's size.
+    pub fn claim(mut self, path: &str, digest: &str) -> TestRepo {
+        if let Some(file) = self.files.get_mut(path) {
+            file.claim = Some(digest.to_owned());
+        }
+        self
+    }
+
     /// The same with a digest that is made up: for files too large to hash in a test that never verifies.
     pub fn pattern_unhashed(mut self, path: &str, seed: u64, size: u64) -> TestRepo {
         let file = HubFile {
             content: Content::Pattern { seed, size },
             digest: hex::encode(Sha256::digest(format!("{seed} {size}"))),
             lfs: true,
+            claim: None,
         };
         self.files.insert(path.to_owned(), file);
         self

@@ -208,14 +208,17 @@ fn rows(repo: &TestRepo) -> Vec<Value> {
 }
 
 fn row(path: &str, file: &HubFile) -> Value {
-    let size = file.content.size();
+    let (size, digest) = (
+        file.content.size(),
+        file.claim.as_ref().unwrap_or(&file.digest),
+    );
     match file.lfs {
-        false => value!({ "type": "file", "path": path, "size": size, "oid": file.digest }),
+        false => value!({ "type": "file", "path": path, "size": size, "oid": digest }),
         true => value!({
             "type": "file", "path": path, "size": size,
             // The pointer's, not the content's: a reader that checks it is wrong.
             "oid": "b".repeat(40),
-            "lfs": { "oid": file.digest, "size": size, "pointerSize": 134 },
+            "lfs": { "oid": digest, "size": size, "pointerSize": 134 },
         }),
     }
 }

@@ -88,6 +88,15 @@ impl State {
         self.shelf().repos.remove(id);
     }
 
+    /// Takes a token from everything it opened.
+    pub fn revoke(&self, token: &str) {
+        let mut shelf = self.shelf();
+        let repos = shelf.repos.values_mut();
+        for repo in repos.flat_map(|shelved| shelved.commits.values_mut()) {
+            Arc::make_mut(repo).accepted.retain(|known| known != token);
+        }
+    }
+
     pub fn forget(&self, id: &str, commit: &str) {
         if let Some(shelved) = self.shelf().repos.get_mut(id) {
             shelved.commits.remove(commit);
