@@ -147,7 +147,7 @@ impl Store {
 
     /// Whether the last piece found no room and there is none still.
     pub fn is_full(&self) -> bool {
-        let has_room = self.used_bytes() + PIECE_BYTES as u64 <= self.limit_bytes();
+        let has_room = self.used_bytes() + PIECE_BYTES <= self.limit_bytes();
         self.shared.is_full.load(Ordering::Relaxed) && !has_room
     }
 

@@ -7,6 +7,7 @@
 use model_p2p::testing::cluster::{
     CACHE_SIZE, Cluster, Cost, HubProcess, Loader, Node, Seed, Tools, digests, sha256,
 };
+use model_p2p::testing::kubelet::Kubelet;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -856,4 +857,190 @@ async fn nobody_talks_in_the_clear_without_having_said_so() {
             assert!(line.contains(words), "{command:?} {flags:?}: {line}");
         }
     }
+}
+/// Asks until the answer is `expected`; a bound for a broken node, not a measure.
+async fn until_healthy_as(node: &Node, expected: &[&str]) {
+    let target = node.target("pod");
+    let asked = async {
+        loop {
+            let seen = node.kubelet().await.health("csi-pod", &target).await;
+            if seen.as_ref().is_ok_and(|seen| seen == expected) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let bound = std::time::Duration::from_secs(60);
+    let told = tokio::time::timeout(bound, asked).await;
+    told.unwrap_or_else(|_| panic!("not {expected:?}: {}", node.process.log_text()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_tells_of_a_lost_seed_and_of_a_dead_mount_and_is_cleared() {
+    let mut one = one(sample_args()).await;
+    let model = format!("hf://{REPO}");
+    let target = one.node.publish("pod", &model).await;
+    until_healthy_as(&one.node, &[]).await;
+    one.seed.process.kill();
+    until_healthy_as(&one.node, &["NoSeed"]).await;
+    let storage = one.node.kubelet().await.storage_health().await;
+    assert_eq!(storage.expect("an answer"), ["SeedUnreachable"]);
+    one.seed.process.restart().await;
+    until_healthy_as(&one.node, &[]).await;
+    assert_eq!(digests(&target), digests(&tools().sample("whole")));
+    // Unmounted by somebody, then its connection aborted: kubelet's next publish mends both.
+    nix::mount::umount2(&target, nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
+    until_healthy_as(&one.node, &["MountDead"]).await;
+    one.node.publish("pod", &model).await;
+    until_healthy_as(&one.node, &[]).await;
+    let minor = fuse_minors(&one.node.dir).pop().expect("a connection");
+    std::fs::write(format!("/sys/fs/fuse/connections/{minor}/abort"), "1").expect("aborted");
+    until_healthy_as(&one.node, &["MountDead"]).await;
+    one.node.publish("pod", &model).await;
+    until_healthy_as(&one.node, &[]).await;
+    assert!(target.join("config.json").exists());
+    one.node.unpublish("pod").await;
+    let unknown = one.node.kubelet().await.health("csi-pod", &target).await;
+    assert_eq!(unknown.expect_err("unknown").code(), tonic::Code::NotFound);
+}
+
+/// The minor device numbers of FUSE mounts below a folder, which are also their connections' names.
+fn fuse_minors(dir: &Path) -> Vec<String> {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let below = |line: &&str| {
+        let point = line.split(' ').nth(4).unwrap_or_default();
+        Path::new(point).starts_with(dir) && line.contains("fuse.model-p2p")
+    };
+    let minor = |line: &str| Some(line.split(' ').nth(2)?.split_once(':')?.1.to_owned());
+    mounts.lines().filter(below).filter_map(minor).collect()
+}
+
+fn kill_worker(node: &Node) {
+    let Some(worker) = node.process.worker() else {
+        return;
+    };
+    let pid = nix::unistd::Pid::from_raw(worker as i32);
+    let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_worker_is_replaced_and_shows_its_volumes_again() {
+    let mut cluster = cluster();
+    let plugins = cluster.dir.join("plugins");
+    std::fs::create_dir(&plugins).expect("a folder");
+    let hub = cluster.hub(&sample_args()).await;
+    let seed = cluster.seed(&hub, &[]).await;
+    let registration = ["--registration-dir", &plugins.display().to_string()];
+    let mut node = cluster
+        .supervised_node("node-1", &seed, &registration)
+        .await;
+    let target = node.publish("pod", &format!("hf://{REPO}")).await;
+    let first = node.process.worker().expect("a worker");
+    kill_worker(&node);
+    until_gone(first.into()).await;
+    node.process.ready().await;
+    let second = node.process.worker().expect("another worker");
+    assert_ne!(first, second);
+    // No call has come since.
+    assert_eq!(digests(&target), digests(&tools().sample("whole")));
+    let (code, body) = node.process.get("/healthz").await.expect("an answer");
+    assert_eq!((code, body.as_str()), (200, "ok\n"));
+    let registered = plugins.join("csi.model-p2p.dev-reg.sock");
+    assert!(registered.exists());
+    assert_eq!(node.process.terminate().await, Some(0));
+    assert!(!Path::new(&format!("/proc/{second}")).exists());
+    assert!(!registered.exists());
+}
+
+/// Open descriptors, and resident MiB.
+fn footprint(pid: u32) -> Option<(usize, u64)> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+    Some((fds, kib / 1024))
+}
+
+/// One pod's volume comes and goes, as kubelet would have it, `rounds` times.
+async fn live(node: &Node, pod: usize, rounds: usize) {
+    let (volume, target) = (
+        format!("csi-{}", pod % 10),
+        node.target(&format!("pod-{pod}")),
+    );
+    let (model, view) = (format!("hf://{REPO}"), format!("none-{}", pod % 10));
+    let attributes = [("model", model.as_str()), ("exclude", view.as_str())];
+    for _ in 0..rounds {
+        let publish = |kubelet: Kubelet| {
+            let (volume, target) = (&volume, &target);
+            async move {
+                kubelet
+                    .publish_inline(volume, &attributes, None, target)
+                    .await
+            }
+        };
+        node.until_done(publish).await;
+        let unpublish = |kubelet: Kubelet| {
+            let (volume, target) = (&volume, &target);
+            async move { kubelet.unpublish(volume, target).await }
+        };
+        node.until_done(unpublish).await;
+    }
+}
+
+/// Fifty pods on ten volumes while the worker is killed twenty times; a few of each where time is short.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_calls_and_kills_leaves_nothing_behind() {
+    use rand::{Rng, SeedableRng};
+    let is_slow = std::env::var("MODEL_P2P_SLOW").is_ok_and(|slow| slow == "1");
+    let (pods, rounds, kills) = if is_slow { (50, 20, 20) } else { (12, 3, 3) };
+    // Slow enough that the supervisor sees no worker that falls again and again.
+    let gap = if is_slow { 2600 } else { 200 };
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    let seed = cluster.seed(&hub, &[]).await;
+    let node = cluster.supervised_node("node-1", &seed, &[]).await;
+    live(&node, 0, 1).await;
+    let base = footprint(node.process.worker().expect("a worker")).expect("a live one");
+    let mut ours = std::collections::BTreeSet::new();
+    let kill = async {
+        let mut random = rand::rngs::SmallRng::seed_from_u64(7);
+        for _ in 0..kills {
+            let pause = gap + random.random_range(0..700);
+            tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
+            ours.extend(fuse_minors(&node.dir));
+            kill_worker(&node);
+        }
+    };
+    let pods = (0..pods).map(|pod| live(&node, pod, rounds));
+    let ((), _) = tokio::join!(kill, futures::future::join_all(pods));
+    live(&node, 0, 1).await;
+    assert!(
+        !ours.is_empty(),
+        "some kill came while something was mounted"
+    );
+    assert_eq!(mounts_below(&node.dir), Vec::<String>::new());
+    for pod in std::fs::read_dir(node.dir.join("pods"))
+        .expect("a folder")
+        .flatten()
+    {
+        assert!(
+            !pod.path().join("mount").exists(),
+            "{}",
+            pod.path().display()
+        );
+    }
+    // A number is used again: one that stands in the mount table now is somebody else's.
+    let others = fuse_minors(Path::new("/"));
+    let left = |minor: &&String| {
+        !others.contains(minor) && Path::new("/sys/fs/fuse/connections").join(minor).exists()
+    };
+    assert_eq!(
+        ours.iter().filter(left).collect::<Vec<_>>(),
+        Vec::<&String>::new()
+    );
+    let (fds, mib) = footprint(node.process.worker().expect("a worker")).expect("a live one");
+    assert!(fds <= base.0 + 16, "{fds} descriptors, {} at first", base.0);
+    assert!(mib <= base.1 + 64, "{mib} MiB, {} at first", base.1);
 }

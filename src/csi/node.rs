@@ -167,8 +167,7 @@ impl Node {
     ) -> Result<NodeGetVolumeHealthResponse, Refusal> {
         let (volume_id, path) = (request.volume_id, request.volume_publish_path);
         required("volume_id", &volume_id)?;
-        required("volume_publish_path", &path)?;
-        let facts = self.shared.facts(&volume_id, Path::new(&path)).await?;
+        let facts = self.shared.facts(&volume_id, &path).await?;
         let storage = self.shared.publisher.storage();
         let not_renewed = self.shared.renewals.cause(&volume_id);
         let health = health::of_volume(volume_id, &facts, &storage, not_renewed);
@@ -328,19 +327,29 @@ impl Shared {
             .transpose()
     }
 
-    /// A volume that is recorded but not mounted is one that its process died under.
-    async fn facts(&self, volume_id: &str, path: &Path) -> Result<VolumeFacts, Refusal> {
-        if let Some(facts) = self.publisher.health(volume_id, path).await {
+    /// The facts at a path, or without one at the volume's worst target. What is recorded but not mounted
+    /// lost its process.
+    async fn facts(&self, volume_id: &str, path: &str) -> Result<VolumeFacts, Refusal> {
+        let target = Path::new(path);
+        if let Some(facts) = self.publisher.health(volume_id, target).await {
             return Ok(facts);
         }
-        match self.record(volume_id).await? {
-            Some(record) if record.targets.iter().any(|target| target == path) => {
-                Ok(VolumeFacts::default())
+        let record = self.record(volume_id).await?;
+        let mut targets = record.map(|record| record.targets).unwrap_or_default();
+        targets.retain(|known| path.is_empty() || known == target);
+        let mut worst = None;
+        for target in &targets {
+            let facts = self.publisher.health(volume_id, target).await;
+            let facts = facts.unwrap_or_default();
+            let is_served = facts.is_served;
+            worst = Some(facts);
+            if !is_served {
+                break;
             }
-            _ => Err(Refusal::UnknownVolume {
-                volume_id: volume_id.to_owned(),
-            }),
         }
+        worst.ok_or_else(|| Refusal::UnknownVolume {
+            volume_id: volume_id.to_owned(),
+        })
     }
 
     /// Everything the mount needs, after the catalog let this token read it.

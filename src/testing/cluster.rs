@@ -5,6 +5,7 @@ use super::hub::Stats;
 use super::kubelet::Kubelet;
 use serde_json::Value;
 use std::collections::HashMap;
+use std::future::Future;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -210,15 +211,26 @@ impl Cluster {
         (process, kubelet)
     }
 
+    /// The same below a supervisor.
+    pub async fn supervised_node(&mut self, name: &str, seed: &Seed, extra: &[&str]) -> Node {
+        let seeds = ["--seed", &seed.control, "--insecure"];
+        let args = [&seeds, extra].concat();
+        self.launch(name, &["supervise", "--", "node"], &args).await
+    }
+
     /// Starts a node with these arguments beside its own addresses and folders.
     pub async fn start_node(&mut self, name: &str, args: &[&str]) -> Node {
+        self.launch(name, &["node"], args).await
+    }
+
+    async fn launch(&mut self, name: &str, role: &[&str], args: &[&str]) -> Node {
         let host = self.host();
         let http = SocketAddr::from((host, 7442));
         let dir = self.dir.join(name);
         std::fs::create_dir_all(dir.join("pods")).expect("a folder for the node");
         let socket = dir.join("csi.sock");
         let mut command = self.command();
-        command.push("node".into());
+        command.extend(role.iter().map(|word| word.to_string()));
         command.extend([
             "--node-id".into(),
             name.into(),
@@ -303,12 +315,19 @@ impl Process {
         self.child.id()
     }
 
+    /// The process that a supervisor keeps running; `None` between two of them.
+    pub fn worker(&self) -> Option<u32> {
+        let pid = self.pid();
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    }
+
     pub fn log_text(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// Waits until the process says it is ready.
-    async fn ready(&mut self) {
+    pub async fn ready(&mut self) {
         let started = Instant::now();
         while self
             .get("/readyz")
@@ -500,6 +519,25 @@ async fn http_post(url: &str, body: &str) {
 }
 
 impl Node {
+    /// Calls as kubelet does: again and again until it is done, whoever answers.
+    pub async fn until_done<F>(&self, call: impl Fn(Kubelet) -> F)
+    where
+        F: Future<Output = Result<(), tonic::Status>>,
+    {
+        let started = Instant::now();
+        loop {
+            if let Ok(kubelet) = Kubelet::connect(&self.socket).await {
+                let end = tokio::time::timeout(START_MAX, call(kubelet)).await;
+                if matches!(end, Ok(Ok(()))) {
+                    return;
+                }
+                let log = || self.process.log_text();
+                assert!(started.elapsed() < 5 * START_MAX, "{end:?}: {}", log());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub async fn kubelet(&self) -> Kubelet {
         Kubelet::connect(&self.socket).await.expect("a CSI socket")
     }

@@ -76,6 +76,29 @@ impl Kubelet {
             .map(|_| ())
     }
 
+    /// What is wrong with a volume at a target: the reasons.
+    pub async fn health(&self, volume: &str, target: &Path) -> Result<Vec<String>, Status> {
+        let request = v1::NodeGetVolumeHealthRequest {
+            volume_id: volume.into(),
+            volume_publish_path: target.display().to_string(),
+            ..Default::default()
+        };
+        let mut node = NodeClient::new(self.channel.clone());
+        let answer = node.node_get_volume_health(request).await?.into_inner();
+        let statuses = answer.volume_health.map(|health| health.health_statuses);
+        let reasons = statuses.unwrap_or_default().into_iter();
+        Ok(reasons.map(|status| status.reason).collect())
+    }
+
+    /// What is wrong with the storage behind all volumes: the reasons.
+    pub async fn storage_health(&self) -> Result<Vec<String>, Status> {
+        let request = v1::NodeGetStorageHealthRequest::default();
+        let mut node = NodeClient::new(self.channel.clone());
+        let answer = node.node_get_storage_health(request).await?.into_inner();
+        let reasons = answer.backend_health.into_iter();
+        Ok(reasons.map(|health| health.reason).collect())
+    }
+
     /// Creates a volume of a model as the provisioner does for a claim; returns its id and context.
     pub async fn create(
         &self,

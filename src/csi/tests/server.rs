@@ -206,7 +206,7 @@ async fn no_secret_reaches_logs_errors_metrics_or_records() {
         driver
             .catalog
             .fail_with(kind.map(|kind| Failure::new(kind, "hub: no hf_canary for canary")));
-        let mut create = creation("w", [("model", MODEL)]);
+        let mut create = creation(&format!("w{kind:?}"), [("model", MODEL)]);
         create.secrets = secrets.clone();
         seen += &format!("{:?}", driver.controller().create_volume(create).await);
         let delete = DeleteVolumeRequest {
@@ -231,7 +231,7 @@ async fn no_secret_reaches_logs_errors_metrics_or_records() {
             secrets: secrets.clone(),
         };
         seen += &format!("{:?}", driver.node().node_get_storage_health(health).await);
-        let mut request = driver.inline("csi-1", [("model", MODEL)]);
+        let mut request = driver.inline(&format!("csi-{kind:?}"), [("model", MODEL)]);
         request.secrets = secrets.clone();
         let answer = driver.node().node_publish_volume(request).await;
         seen += &format!("{answer:?}");
@@ -247,11 +247,9 @@ async fn no_secret_reaches_logs_errors_metrics_or_records() {
     seen += &String::from_utf8_lossy(&log.0.lock().expect("no panic"));
     assert!(seen.contains("csi call") && seen.contains("NodePublishVolume"));
     assert!(seen.contains("model_p2p_csi_operations_seconds_count{grpc_status_code=\"0\""));
-    assert!(
-        seen.contains("csi request")
-            && seen.contains("secrets=***")
-            && seen.contains("no *** for ***")
-    );
+    for words in ["csi request", "secrets=***", "no *** for ***"] {
+        assert!(seen.contains(words), "{words}");
+    }
     let at = seen
         .find("canary")
         .map(|at| &seen[at.saturating_sub(200)..at + 20]);
