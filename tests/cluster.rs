@@ -383,6 +383,37 @@ async fn publish_is_idempotent_and_unpublish_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_controller_without_a_disk_creates_again_what_it_created_before() {
+    let mut cluster = cluster();
+    let hub = cluster.hub(&sample_args()).await;
+    let seed = cluster.seed(&hub, &[]).await;
+    let (mut controller, socket) = cluster.controller(&seed).await;
+    let create = async || {
+        let provisioner = Kubelet::connect(&socket).await.expect("a connection");
+        let model = format!("hf://{REPO}@main");
+        let created = provisioner.create("pvc-1", &[("model", &model)]).await;
+        created.expect("a volume")
+    };
+    let first = create().await;
+    let status = controller.status().await;
+    assert_eq!(
+        (&status["role"], &status["cache"]),
+        (&json!("controller"), &json!(null))
+    );
+    let calls = r#"grpc_status_code="0",method="CreateVolume""#;
+    assert_eq!(
+        controller
+            .metric("csi_operations_seconds_count", calls)
+            .await,
+        1
+    );
+    assert!(controller.log_text().contains("no cluster"), "said once");
+    assert_eq!(controller.terminate().await, Some(0));
+    controller.restart().await;
+    assert_eq!(create().await, first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_claims_volume_keeps_its_commit_from_controller_to_node() {
     let mut cluster = cluster();
     let hub = cluster.hub(&sample_args()).await;

@@ -179,6 +179,22 @@ impl Cluster {
         }
     }
 
+    /// Starts a controller without a disk; its CSI socket comes with it.
+    pub async fn controller(&mut self, seed: &Seed) -> (Process, PathBuf) {
+        let http = SocketAddr::from((self.host(), 7442));
+        let socket = self.dir.join("controller.sock");
+        let (program, endpoint) = (self.program(), format!("unix://{}", socket.display()));
+        let mut command = vec![program.display().to_string()];
+        let address = http.to_string();
+        let seeds = ["controller", "--insecure", "--seed", &seed.control];
+        let own = ["--csi-endpoint", &endpoint, "--http", &address];
+        command.extend(seeds.iter().chain(&own).map(|arg| arg.to_string()));
+        let mut process =
+            Process::start("controller", command, &self.dir, Some(http), Stdio::null());
+        process.ready().await;
+        (process, socket)
+    }
+
     /// Starts a node that reads through `seed`.
     pub async fn node(&mut self, name: &str, seed: &Seed, extra: &[&str]) -> Node {
         let mut args = vec!["--seed", &seed.control];

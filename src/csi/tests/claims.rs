@@ -229,7 +229,7 @@ async fn what_a_claims_author_may_not_say_is_refused_by_name() {
     for (annotation, about) in [
         (
             ("endpoint", "http://169.254.169.254"),
-            "model-p2p.dev/endpoint",
+            "model-p2p.dev/endpoint of the claim: parameter `endpoint` is not allowed in a pod or claim",
         ),
         (("model", "file:///etc"), "model-p2p.dev/model"),
         (

@@ -279,9 +279,10 @@ async fn a_pods_owner_hears_of_the_mount_and_of_a_permission_that_is_not_renewed
         ("csi.storage.k8s.io/pod.namespace", "team"),
         ("csi.storage.k8s.io/pod.uid", "uid"),
     ]));
-    for failure in [None, None, Some(FailureKind::Denied)] {
+    for (failure, heard) in [(None, 1), (None, 1), (Some(FailureKind::Denied), 2)] {
         driver.catalog.fail(failure);
         driver.publish(&request).await.expect("mounted");
+        assert_eq!(driver.observer.heard().len(), heard);
     }
     let mounted = format!(
         "hf://owner/name@{} is mounted: 9 bytes in 2 files",
