@@ -387,7 +387,7 @@ async fn a_controller_without_a_disk_creates_again_what_it_created_before() {
     let mut cluster = cluster();
     let hub = cluster.hub(&sample_args()).await;
     let seed = cluster.seed(&hub, &[]).await;
-    let (mut controller, socket) = cluster.controller(&seed).await;
+    let (mut controller, socket) = cluster.controller(&seed, &[]).await;
     let create = async || {
         let provisioner = Kubelet::connect(&socket).await.expect("a connection");
         let model = format!("hf://{REPO}@main");
@@ -824,9 +824,10 @@ async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates()
     let node = cluster
         .node("node-1", &seed, &["--tls-dir", &node_tls])
         .await;
-    let (_controller, provisioner) = cluster
+    let (_controller, socket) = cluster
         .controller(&seed, &["--tls-dir", &controller_tls])
         .await;
+    let provisioner = Kubelet::connect(&socket).await.expect("a connection");
     let model = format!("hf://{REPO}@main");
     let (id, context) = provisioner
         .create("pvc-1", &[("model", &model)])

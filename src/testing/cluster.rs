@@ -180,15 +180,16 @@ impl Cluster {
     }
 
     /// Starts a controller without a disk; its CSI socket comes with it.
-    pub async fn controller(&mut self, seed: &Seed) -> (Process, PathBuf) {
+    pub async fn controller(&mut self, seed: &Seed, extra: &[&str]) -> (Process, PathBuf) {
         let http = SocketAddr::from((self.host(), 7442));
         let socket = self.dir.join("controller.sock");
         let (program, endpoint) = (self.program(), format!("unix://{}", socket.display()));
         let mut command = vec![program.display().to_string()];
         let address = http.to_string();
-        let seeds = ["controller", "--insecure", "--seed", &seed.control];
+        let seeds = ["controller", "--seed", &seed.control];
         let own = ["--csi-endpoint", &endpoint, "--http", &address];
-        command.extend(seeds.iter().chain(&own).map(|arg| arg.to_string()));
+        let all = seeds.into_iter().chain(own).chain(transport(extra));
+        command.extend(all.chain(extra.iter().copied()).map(str::to_owned));
         let mut process =
             Process::start("controller", command, &self.dir, Some(http), Stdio::null());
         process.ready().await;
@@ -201,30 +202,6 @@ impl Cluster {
         args.extend(transport(extra));
         args.extend(extra);
         self.start_node(name, &args).await
-    }
-
-    /// Starts a controller that asks `seed`; its CSI service is there when this returns.
-    pub async fn controller(&mut self, seed: &Seed, extra: &[&str]) -> (Process, Kubelet) {
-        let dir = self.dir.join("controller");
-        std::fs::create_dir_all(&dir).expect("a folder for the controller");
-        let (socket, cache) = (dir.join("csi.sock"), dir.join("cache"));
-        let mut command = vec![self.program().display().to_string(), "controller".into()];
-        command.extend(["--seed".into(), seed.control.clone()]);
-        command.extend(["--cache-dir".into(), cache.display().to_string()]);
-        command.extend([
-            "--csi-endpoint".into(),
-            format!("unix://{}", socket.display()),
-        ]);
-        command.extend(transport(extra).map(str::to_owned));
-        finish(&mut command, extra);
-        let mut process = Process::start("controller", command, &self.dir, None, Stdio::null());
-        while !socket.exists() {
-            let ended = process.child.try_wait().expect("our child");
-            assert!(ended.is_none(), "controller: {}", process.log_text());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let kubelet = Kubelet::connect(&socket).await.expect("a CSI socket");
-        (process, kubelet)
     }
 
     /// The same below a supervisor.
