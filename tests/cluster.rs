@@ -11,6 +11,7 @@ use model_p2p::testing::kubelet::Kubelet;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const REPO: &str = "gt/all-MiniLM-L6-v2";
 const MIB: u64 = 1 << 20;
@@ -995,15 +996,15 @@ fn footprint(pid: u32) -> Option<(usize, u64)> {
     Some((fds, kib / 1024))
 }
 
-/// One pod's volume comes and goes, as kubelet would have it, `rounds` times.
-async fn live(node: &Node, pod: usize, rounds: usize) {
+/// One pod's volume comes and goes, as kubelet would have it, until the storm is over.
+async fn live(node: &Node, pod: usize, is_over: &AtomicBool) {
     let (volume, target) = (
         format!("csi-{}", pod % 10),
         node.target(&format!("pod-{pod}")),
     );
     let (model, view) = (format!("hf://{REPO}"), format!("none-{}", pod % 10));
     let attributes = [("model", model.as_str()), ("exclude", view.as_str())];
-    for _ in 0..rounds {
+    loop {
         let publish = |kubelet: Kubelet| {
             let (volume, target) = (&volume, &target);
             async move {
@@ -1018,6 +1019,9 @@ async fn live(node: &Node, pod: usize, rounds: usize) {
             async move { kubelet.unpublish(volume, target).await }
         };
         node.until_done(unpublish).await;
+        if is_over.load(Ordering::Relaxed) {
+            return;
+        }
     }
 }
 
@@ -1026,14 +1030,15 @@ async fn live(node: &Node, pod: usize, rounds: usize) {
 async fn a_storm_of_calls_and_kills_leaves_nothing_behind() {
     use rand::{Rng, SeedableRng};
     let is_slow = std::env::var("MODEL_P2P_SLOW").is_ok_and(|slow| slow == "1");
-    let (pods, rounds, kills) = if is_slow { (50, 20, 20) } else { (12, 3, 3) };
+    let (pods, kills) = if is_slow { (50, 20) } else { (12, 3) };
+    let (always, is_over) = (AtomicBool::new(true), AtomicBool::new(false));
     // Slow enough that the supervisor sees no worker that falls again and again.
     let gap = if is_slow { 2600 } else { 200 };
     let mut cluster = cluster();
     let hub = cluster.hub(&sample_args()).await;
     let seed = cluster.seed(&hub, &[]).await;
     let node = cluster.supervised_node("node-1", &seed, &[]).await;
-    live(&node, 0, 1).await;
+    live(&node, 0, &always).await;
     let base = footprint(node.process.worker().expect("a worker")).expect("a live one");
     let mut ours = std::collections::BTreeSet::new();
     let kill = async {
@@ -1041,13 +1046,19 @@ async fn a_storm_of_calls_and_kills_leaves_nothing_behind() {
         for _ in 0..kills {
             let pause = gap + random.random_range(0..700);
             tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
-            ours.extend(fuse_minors(&node.dir));
+            let mut mounted = Vec::new();
+            while mounted.is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                mounted = fuse_minors(&node.dir);
+            }
+            ours.extend(mounted);
             kill_worker(&node);
         }
+        is_over.store(true, Ordering::Relaxed);
     };
-    let pods = (0..pods).map(|pod| live(&node, pod, rounds));
+    let pods = (0..pods).map(|pod| live(&node, pod, &is_over));
     let ((), _) = tokio::join!(kill, futures::future::join_all(pods));
-    live(&node, 0, 1).await;
+    live(&node, 0, &always).await;
     assert!(
         !ours.is_empty(),
         "some kill came while something was mounted"

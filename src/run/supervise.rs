@@ -59,7 +59,7 @@ fn failed(error: std::io::Error) -> Failure {
     Failure::new(FailureKind::Internal, message)
 }
 
-/// Blocks the signals that the loop waits for; a worker starts with none blocked.
+/// Blocks the signals that the loop waits for.
 fn listen() -> nix::Result<SigSet> {
     let heard = [
         Signal::SIGCHLD,
@@ -77,16 +77,18 @@ fn start(args: &[OsString]) -> std::io::Result<Pid> {
     // Not the path it was started by: another release may lie there by now.
     let mut command = Command::new("/proc/self/exe");
     command.arg0("model-p2p").args(args);
-    // SAFETY: prctl is async-signal-safe and touches no memory of this process.
+    // SAFETY: prctl and sigprocmask are async-signal-safe and touch no memory of this process.
     #[allow(unsafe_code)]
     unsafe {
-        // A worker without its supervisor would hold the cache and the socket against the next one.
-        command.pre_exec(
-            || match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
+        command.pre_exec(|| {
+            // A blocked signal stays blocked over exec: the worker would never hear that it shall end.
+            SigSet::empty().thread_set_mask()?;
+            // A worker without its supervisor would hold the cache and the socket against the next one.
+            match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
                 0 => Ok(()),
                 _ => Err(std::io::Error::last_os_error()),
-            },
-        );
+            }
+        });
     }
     Ok(Pid::from_raw(command.spawn()?.id() as i32))
 }
