@@ -29,5 +29,6 @@ bash "$lab/build.sh"
 MODEL_P2P_IMAGE=$(scripts/image.sh)
 export MODEL_P2P_IMAGE
 cargo build --quiet --features testing --bin testhub
+. "$lab/env.sh"
 exec "$tools/venv/bin/python" -m pytest tests/kubernetes/suite --quiet -p no:cacheprovider \
     --durations=5 --junit-xml=target/kubernetes/junit.xml "$@"

@@ -10,6 +10,7 @@
 //! owners. Failures become gRPC codes in [`status`] alone. Only this
 //! room knows CSI types.
 
+mod authority;
 mod capability;
 pub mod claims;
 pub mod controller;

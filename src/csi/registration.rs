@@ -5,6 +5,7 @@
 //! should end then and be seen to. The socket's file goes at the end, which is how kubelet learns that we
 //! are gone. A restarted kubelet asks again.
 
+use super::authority::with_authority;
 use super::identity::DRIVER_NAME;
 use super::socket::{Endpoint, Socket, SocketError};
 use proto::registration_server::{Registration as Service, RegistrationServer};
@@ -12,6 +13,7 @@ use proto::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusRespo
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -64,7 +66,8 @@ impl Registration {
     /// Answers kubelet until `shutdown`, or fails when kubelet refuses.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), RegistrationError> {
         let (listener, _file) = self.socket.into_parts();
-        let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?);
+        let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener)?)
+            .map(|stream| stream.map(with_authority));
         let (stop, refusal) = (shutdown.child_token(), Arc::default());
         let answers = Answers {
             info: self.info,

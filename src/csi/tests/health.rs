@@ -10,6 +10,7 @@ use crate::csi::{DRIVER_NAME, Registration, RegistrationError, StorageFacts, Vol
 use crate::model::FailureKind;
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const SERVED: VolumeFacts = VolumeFacts {
     is_served: true,
@@ -369,6 +370,46 @@ async fn kubelet_finds_the_driver_in_its_directory_and_the_file_goes_at_the_end(
     stop.cancel();
     served.await.expect("no panic").expect("a clean end");
     assert!(!path.exists());
+}
+
+/// kubelet dials the socket's path and sends it, escaped, as the authority; the server reset that call, and no
+/// driver was ever registered. Seen in a real cluster only, for every other client sends `localhost`.
+#[tokio::test]
+async fn a_path_as_authority_is_answered_as_kubelet_expects() {
+    let driver = Driver::start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let registration = Registration::bind(dir.path(), &driver.endpoint()).expect("a socket");
+    tokio::spawn(registration.serve(CancellationToken::new()));
+    let path = dir.path().join(format!("{DRIVER_NAME}-reg.sock"));
+    let mut kubelet = tokio::net::UnixStream::connect(&path).await.expect("there");
+    let field = |kind: u8, value: &str| [&[kind, value.len() as u8], value.as_bytes()].concat();
+    let frame = |kind: u8, flags: u8, stream: u8, payload: &[u8]| {
+        let head = [0, 0, payload.len() as u8, kind, flags, 0, 0, 0, stream];
+        [&head[..], payload].concat()
+    };
+    let block = [
+        &[0x83, 0x86][..],
+        &field(0x44, "/pluginregistration.Registration/GetInfo"),
+        &field(0x41, "%2Fvar%2Flib%2Fkubelet%2Fplugins_registry%2Fx.sock"),
+        &field(0x5f, "application/grpc"),
+        &field(0x40, "te"),
+        &field(0, "trailers")[1..],
+    ]
+    .concat();
+    let call = [
+        &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..],
+        &frame(4, 0, 0, &[]),
+        &frame(1, 4, 1, &block),
+        &frame(0, 1, 1, &[0; 5]),
+    ]
+    .concat();
+    kubelet.write_all(&call).await.expect("sent");
+    let mut answer = Vec::new();
+    while !String::from_utf8_lossy(&answer).contains("CSIPlugin") {
+        let read = kubelet.read_buf(&mut answer).await.expect("an answer");
+        assert_ne!(read, 0, "closed after {answer:?}");
+        assert!(!answer.windows(4).any(|four| four == [0, 0, 4, 3]), "reset");
+    }
 }
 
 #[tokio::test]
