@@ -104,7 +104,7 @@ class Cluster:
     def mounts(self, node):
         """Our FUSE mounts and everything bound from them, as lines of mountinfo."""
         table = self.node(node, "cat", "/proc/self/mountinfo")
-        return [line for line in table.splitlines() if "model-p2p" in line.split(" - ")[-1]]
+        return [line for line in table.splitlines() if line.split(" - ")[-1].startswith("fuse.model-p2p")]
 
     # The hub
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import DRIVER, NAMESPACE
+from cluster import DRIVER, NAMESPACE, inline, pod
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -19,24 +19,25 @@ def pods(cluster, role):
 def test_only_the_node_container_is_privileged(cluster):
     """Checklist 43."""
     for role in ("controller", "seed", "bootstrap"):
-        for pod in pods(cluster, role):
-            assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
-            assert pod["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-            for container in pod["spec"]["containers"]:
+        for found in pods(cluster, role):
+            assert found["spec"]["securityContext"]["runAsNonRoot"] is True
+            assert found["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+            for container in found["spec"]["containers"]:
                 context = container["securityContext"]
                 assert context["readOnlyRootFilesystem"] and not context["allowPrivilegeEscalation"]
                 assert context["capabilities"] == {"drop": ["ALL"]}, container["name"]
-    for pod in pods(cluster, "node"):
-        assert [c["name"] for c in pod["spec"]["containers"] if c["securityContext"].get("privileged")] == ["node"]
-        assert not pod["spec"].get("hostPID") and not pod["spec"].get("hostNetwork")
+    for found in pods(cluster, "node"):
+        spec = found["spec"]
+        assert [c["name"] for c in spec["containers"] if c["securityContext"].get("privileged")] == ["node"]
+        assert not spec.get("hostPID") and not spec.get("hostNetwork")
 
 
 @pytest.mark.parametrize("role", ["node", "seed"])
 def test_no_token_is_mounted_where_none_is_needed(cluster, role):
     """Checklist 44."""
-    for pod in pods(cluster, role):
-        assert pod["spec"]["automountServiceAccountToken"] is False
-        assert "kube-api-access" not in json.dumps(pod["spec"])
+    for found in pods(cluster, role):
+        assert found["spec"]["automountServiceAccountToken"] is False
+        assert "kube-api-access" not in json.dumps(found["spec"])
 
 
 @pytest.mark.parametrize("role", ["node", "seed", "controller", "bootstrap"])
@@ -59,10 +60,9 @@ def test_sockets_are_roots_alone(cluster):
         assert cluster.node(1, "stat", "-c", "%a %u %F", path).strip() == "600 0 socket", path
 
 
-def test_mounts_are_read_only_and_harmless(cluster):
+def test_mounts_are_read_only_and_harmless(clean):
     """Checklist 48."""
-    from cluster import inline, pod
-
+    cluster = clean
     cluster.apply(pod("flags", {"m": inline("hf://acme/tiny@main")}, node=1))
     cluster.wait("pod/flags", "Ready")
     lines = cluster.mounts(1)
@@ -70,7 +70,6 @@ def test_mounts_are_read_only_and_harmless(cluster):
     for line in lines:
         options = line.split()[5].split(",")
         assert {"ro", "nosuid", "nodev"} <= set(options), line
-    cluster.delete("pod/flags")
 
 
 def test_control_port_refuses_who_has_no_certificate(cluster):
