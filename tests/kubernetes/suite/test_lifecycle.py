@@ -85,7 +85,7 @@ def test_force_delete_and_drain_leave_nothing(clean):
         cluster.kubectl("drain", "labnode2", "--ignore-daemonsets", "--delete-emptydir-data", "--force",
                         "--pod-selector=app=drained", "--timeout=60s")
         assert wait_no_mounts(cluster, 2) == []
-        left = cluster.node(2, "find", "/var/lib/kubelet/pods", "-maxdepth", "4", "-path", "*kubernetes.io~csi*", check=False)
+        left = cluster.node(2, "find", "/var/lib/kubelet/pods", "-maxdepth", "4", "-path", "*kubernetes.io~csi/*", check=False)
         assert left.strip() == "", left
     finally:
         cluster.kubectl("uncordon", "labnode2")
