@@ -23,6 +23,7 @@ pub mod node;
 mod observe;
 pub mod parameters;
 mod probe;
+mod publication;
 pub mod publisher;
 pub mod records;
 mod redact;

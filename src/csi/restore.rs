@@ -6,8 +6,9 @@
 //! it asked for mount propagation. Targets whose pod is gone are forgotten. Nothing here fails the start.
 
 use super::lookup::ANSWER_MAX;
-use super::node::{Node, Publication, Shared};
+use super::node::Node;
 use super::parameters::Author;
+use super::publication::{Publication, Shared};
 use super::records::RecordError;
 use super::status::Refusal;
 use super::volume::{self, Published, Wish};

@@ -39,7 +39,7 @@ def main(source, target, file):
         print(os.stat(path).st_uid)
         print(open(path).read())
     finally:
-        subprocess.run(["umount", target], check=True)
+        subprocess.run(["umount", "--lazy", target], check=True)
         os.rmdir(target)
         holder.kill()
         holder.wait()
