@@ -15,6 +15,7 @@ cargo clippy --quiet --all-targets --features testing -- --deny warnings
 if [ "$mode" = all ]; then
     echo '== licences and advisories of the dependencies'
     scripts/deny.sh
+    command -v go >/dev/null || { echo 'missing: Go 1.26, see https://go.dev/dl' >&2; exit 1; }
     echo '== Kubernetes and csi-sanity, where the cache has them not'
     bash tests/kubernetes/lab/build.sh
     . tests/kubernetes/lab/env.sh
