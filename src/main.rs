@@ -4,6 +4,10 @@ use model_p2p::cli::{self, Command};
 use model_p2p::model::Failure;
 use model_p2p::{memory, run, telemetry};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long background work may take to notice that it has ended.
+const END_MAX: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     memory::settle();
@@ -23,7 +27,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    done(runtime.block_on(dispatch(cli.command)))
+    let end = runtime.block_on(dispatch(cli.command));
+    // The last line on stderr says what failed: nothing in the background may speak after it.
+    runtime.shutdown_timeout(END_MAX);
+    done(end)
 }
 
 fn done(end: Result<ExitCode, Failure>) -> ExitCode {

@@ -259,14 +259,10 @@ impl Ingest {
         let mut taken = Taken::default();
         for index in run.clone() {
             let content = taken.exactly(&mut body, file.geometry().len(index)).await?;
-            self.keep(origins, index, content).await?;
+            self.keep(origins, file, index, content).await?;
             *pieces += 1;
         }
-        match file.size <= WHOLE_BYTES_MAX {
-            // Read from this very repository, and checked.
-            true => self.note_proof(file),
-            false => Ok(()),
-        }
+        Ok(())
     }
 
     pub(super) async fn open(
@@ -280,16 +276,24 @@ impl Ingest {
     }
 
     /// Hashes, checks small files whole, and writes, off the async threads.
-    async fn keep(&self, origins: &Origins, index: u32, content: Bytes) -> Result<(), Failure> {
-        let (store, cached, file) = (
-            self.shared.store.clone(),
-            origins.cached.clone(),
-            origins.file.clone(),
-        );
+    async fn keep(
+        &self,
+        origins: &Origins,
+        file: &FileRef,
+        index: u32,
+        content: Bytes,
+    ) -> Result<(), Failure> {
+        let (ingest, cached, file) = (self.clone(), origins.cached.clone(), file.clone());
         let len = content.len() as u64;
         let kept = tokio::task::spawn_blocking(move || {
             let piece = check(&file, index, content)?;
-            store.keep(&cached, &piece).map_err(store_failure)
+            if file.size <= WHOLE_BYTES_MAX {
+                // Read whole from this very repository. Noted before the piece is seen: who waited for it asks
+                // for the proof next, and asked the hub again when that came first.
+                ingest.note_proof(&file)?;
+            }
+            let kept = ingest.store().keep(&cached, &piece);
+            kept.map_err(store_failure)
         });
         kept.await
             .unwrap_or_else(|error| Err(Failure::new(FailureKind::Internal, error.to_string())))?;

@@ -111,7 +111,8 @@ async fn the_same_file_in_a_second_repository_costs_one_head_and_no_byte() {
     }
 }
 
-/// The question must not cost a cold file a request: what it brings is used by the reads.
+/// The question must not cost a cold file a request: what it brings is used by the reads. Once in many runs it cost
+/// one more: the piece was seen before its proof was noted, and the hub was asked again.
 #[tokio::test(flavor = "multi_thread")]
 async fn asking_costs_a_cold_file_no_request_more() {
     let scene = Scene::new().await;
