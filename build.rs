@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 /// Messages that carry credentials get no `Debug`: no log line can be written that prints them.
-const SECRET: [&str; 13] = [
+const SECRET: [&str; 12] = [
     ".csi.v1.CreateVolumeRequest",
     ".csi.v1.DeleteVolumeRequest",
     ".csi.v1.ValidateVolumeCapabilitiesRequest",
@@ -13,7 +13,6 @@ const SECRET: [&str; 13] = [
     ".model_p2p.control.v1.Request",
     ".model_p2p.swarm.v1.ResolveRequest",
     ".model_p2p.swarm.v1.ListingRequest",
-    ".model_p2p.swarm.v1.ProveRequest",
     ".model_p2p.swarm.v1.Interest",
     ".model_p2p.swarm.v1.ToSeed",
     ".model_p2p.swarm.v1.ToSeed.message",

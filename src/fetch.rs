@@ -132,12 +132,12 @@ impl Fetcher {
     }
 
     /// Why no piece of an open file has come lately although readers wait; `None` when all is well.
-    pub fn starving(&self, key: FileKey) -> Option<String> {
+    pub fn starving(&self, key: FileKey, repository: &Reference) -> Option<String> {
+        let name = (key, repository.clone());
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_key = files.iter().filter(|((known, _), _)| *known == key);
-        let open: Vec<_> = of_key.filter_map(|(_, file)| file.upgrade()).collect();
+        let open = files.get(&name).and_then(Weak::upgrade);
         drop(files);
-        open.iter().find_map(|file| file.flights.starving())
+        open?.flights.starving()
     }
 
     /// The credential of a repository in this process: always the one that was let in last, also for files

@@ -29,6 +29,7 @@ pub mod model;
 pub mod source;
 
 pub mod backoff;
+pub mod carried;
 pub mod memory;
 pub mod metrics;
 pub mod telemetry;

@@ -12,7 +12,6 @@ mod catalog;
 pub mod choose;
 pub mod client;
 mod connection;
-mod counted;
 mod demand;
 pub mod events;
 pub mod failure;

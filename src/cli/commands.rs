@@ -1,8 +1,8 @@
 //! The commands' own flags, and the configuration each makes of them.
 
 use super::flags::{
-    CacheArgs, HubArgs, PeerArgs, ReferenceArgs, TokenArgs, TransportArgs, ViewArgs, host_name,
-    usage,
+    CacheArgs, HubArgs, OperationsArgs, PeerArgs, ReferenceArgs, TokenArgs, TransportArgs,
+    ViewArgs, host_name, usage,
 };
 use crate::config::{
     BootstrapConfig, CacheConfig, ControllerConfig, GetConfig, MountConfig, NodeConfig, SeedConfig,
@@ -172,15 +172,8 @@ pub struct NodeArgs {
         value_name = "ADDR"
     )]
     advertise: Option<SocketAddr>,
-    /// Address for /metrics, /healthz, /readyz and /api/v1/status
-    #[arg(
-        long,
-        env = "MODEL_P2P_HTTP",
-        hide_env = true,
-        default_value = "0.0.0.0:7442",
-        value_name = "ADDR"
-    )]
-    http: SocketAddr,
+    #[command(flatten)]
+    operations: OperationsArgs,
     /// How long a read may wait without progress, in seconds
     #[arg(
         long,
@@ -228,15 +221,8 @@ pub struct SeedArgs {
         value_name = "ADDR"
     )]
     listen: SocketAddr,
-    /// Address for /metrics, /healthz, /readyz and /api/v1/status
-    #[arg(
-        long,
-        env = "MODEL_P2P_HTTP",
-        hide_env = true,
-        default_value = "0.0.0.0:7442",
-        value_name = "ADDR"
-    )]
-    http: SocketAddr,
+    #[command(flatten)]
+    operations: OperationsArgs,
     /// How long a hub's permission counts while the hub cannot be asked; 0: not at all
     #[arg(
         long,
@@ -265,15 +251,8 @@ pub struct ControllerArgs {
         value_name = "URL"
     )]
     csi_endpoint: String,
-    /// Address for /metrics, /healthz, /readyz and /api/v1/status
-    #[arg(
-        long,
-        env = "MODEL_P2P_HTTP",
-        hide_env = true,
-        default_value = "0.0.0.0:7442",
-        value_name = "ADDR"
-    )]
-    http: SocketAddr,
+    #[command(flatten)]
+    operations: OperationsArgs,
     /// Access to a cluster from outside [default: the pod's service account]
     #[arg(
         long,
@@ -398,7 +377,7 @@ impl NodeArgs {
             registration_dir: self.registration_dir,
             node_id: self.node_id.unwrap_or_else(host_name),
             all_in_one: self.all_in_one,
-            http: self.http,
+            http: self.operations.http,
             read_timeout: std::time::Duration::from_secs(self.read_timeout),
             peer,
             hubs: self.hubs.config()?,
@@ -413,7 +392,7 @@ impl SeedArgs {
             name: self.name.unwrap_or_else(host_name),
             control: self.control,
             listen: self.listen,
-            http: self.http,
+            http: self.operations.http,
             tls_dir: self.transport.tls_dir()?,
             auth_grace: std::time::Duration::from_secs(self.auth_grace),
             hubs: self.hubs.config()?,
@@ -445,7 +424,7 @@ impl ControllerArgs {
             csi_endpoint: self.csi_endpoint,
             seeds: peer.seeds,
             tls_dir: peer.tls_dir,
-            http: self.http,
+            http: self.operations.http,
             kubeconfig: self.kubeconfig,
             cache: self.cache_dir.map(|dir| CacheConfig {
                 dir,

@@ -43,6 +43,19 @@ pub struct TokenArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct OperationsArgs {
+    /// Address for /metrics, /healthz, /readyz and /api/v1/status
+    #[arg(
+        long,
+        env = "MODEL_P2P_HTTP",
+        hide_env = true,
+        default_value = "0.0.0.0:7442",
+        value_name = "ADDR"
+    )]
+    pub http: SocketAddr,
+}
+
+#[derive(Debug, Args)]
 pub struct PeerArgs {
     /// A seed to fetch through instead of reading the hub here; repeatable
     #[arg(

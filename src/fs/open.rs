@@ -135,7 +135,8 @@ impl Opener for FetchOpener {
     }
 
     fn starving(&self, entry: usize) -> Option<String> {
-        self.fetcher.starving(self.listing.files()[entry].key)
+        let key = self.listing.files()[entry].key;
+        self.fetcher.starving(key, &self.pin.repository)
     }
 
     fn run_ahead(&self) {

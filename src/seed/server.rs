@@ -187,9 +187,9 @@ impl seed_server::Seed for SeedService {
 
     async fn prove(
         &self,
-        request: Request<v1::ProveRequest>,
+        request: Request<v1::Interest>,
     ) -> Result<Response<v1::ProveReply>, Status> {
-        let file = wire::file_of_claim(request.into_inner());
+        let file = wire::file_of(&request.into_inner());
         let file = file.ok_or_else(|| Status::invalid_argument("malformed claim"))?;
         let proven = self.origin.prove(&file).await;
         proven.map_err(|failure| status_of(&failure))?;

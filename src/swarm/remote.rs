@@ -117,7 +117,7 @@ impl RemoteSeed {
     /// Asks for the hub's word that the file's repository holds it.
     pub async fn prove(&self, file: &FileRef) -> Result<(), Failure> {
         self.check_token(file.token.get().as_ref())?;
-        let answer = self.client().prove(wire::claim_of(file)).await;
+        let answer = self.client().prove(wire::interest_of(file)).await;
         answer.map(drop).map_err(|status| failure_of(&status))
     }
 

@@ -9,12 +9,12 @@
 //! the hub. A connection that begins with HTTP/2's preface goes to the gRPC server unread. sendfile copes
 //! with a data file that shrinks meanwhile: the receiver's hash check fails, nothing else.
 
-use super::counted::Counted;
 use super::provider::Provider;
 use super::request::{self, Ask, BadRequest, HEAD_BYTES_MAX, Request};
 use super::respond::Responder;
 use super::slots::Slots;
 
+use crate::carried::Carried;
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::sync::Arc;
@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// 30 neighbours with 4 connections each, and a seed with 200 nodes.
 const CONNECTIONS_MAX: usize = 1024;
@@ -34,6 +35,9 @@ const WAITING_MAX: usize = 256;
 
 /// Silence after which a connection is closed, between requests and inside one.
 pub const IDLE: Duration = Duration::from_secs(60);
+
+/// A connection that goes on counting against the bound: its place is free again when it is closed.
+pub type Counted = Carried<TcpStream, TcpConnectInfo, OwnedSemaphorePermit>;
 
 /// Connections that turned out to be gRPC, on their way to its server.
 pub type GrpcConnections = mpsc::Receiver<io::Result<Counted>>;
@@ -81,10 +85,15 @@ impl PieceServer {
         tasks.wait().await;
     }
 
-    async fn connection(&self, stream: TcpStream, _place: OwnedSemaphorePermit) -> io::Result<()> {
+    async fn connection(&self, stream: TcpStream, place: OwnedSemaphorePermit) -> io::Result<()> {
         stream.set_nodelay(true)?;
         if timeout(IDLE, is_http2(&stream)).await?? {
-            let _ = self.grpc.send(Ok(Counted { stream, _place })).await;
+            let counted = Carried {
+                info: stream.connect_info(),
+                stream,
+                held: place,
+            };
+            let _ = self.grpc.send(Ok(counted)).await;
             return Ok(());
         }
         let mut responder = Responder {

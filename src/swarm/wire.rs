@@ -10,7 +10,7 @@ pub fn key_of(bytes: &[u8]) -> Option<FileKey> {
     bytes.try_into().ok().map(FileKey)
 }
 
-/// What a node says when it wants a file.
+/// What a node says when it wants a file, and asks before it gives anything of it to readers.
 pub fn interest_of(file: &FileRef) -> v1::Interest {
     v1::Interest {
         key: file.key.0.to_vec(),
@@ -20,31 +20,6 @@ pub fn interest_of(file: &FileRef) -> v1::Interest {
         path: file.path.to_string(),
         token: file.token.get().map(|token| token.reveal().to_owned()),
     }
-}
-
-/// What a node asks about a file before it gives anything of it to readers.
-pub fn claim_of(file: &FileRef) -> v1::ProveRequest {
-    let interest = interest_of(file);
-    v1::ProveRequest {
-        key: interest.key,
-        size: interest.size,
-        digest: interest.digest,
-        pin: interest.pin,
-        path: interest.path,
-        token: interest.token,
-    }
-}
-
-/// Reads a claim, as [`file_of`] reads an interest.
-pub fn file_of_claim(claim: v1::ProveRequest) -> Option<FileRef> {
-    file_of(&v1::Interest {
-        key: claim.key,
-        size: claim.size,
-        digest: claim.digest,
-        pin: claim.pin,
-        path: claim.path,
-        token: claim.token,
-    })
 }
 
 /// Reads an interest. `None` when it is malformed or its key is not the key of what it describes: a key

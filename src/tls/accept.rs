@@ -4,13 +4,11 @@
 //! wait in the kernel's queue. One that fails is closed and logged, and nobody else notices.
 
 use super::{Role, TlsDir};
+use crate::carried::Carried;
 use futures::{Stream, StreamExt};
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
@@ -25,10 +23,7 @@ const HANDSHAKES_MAX: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// A connection whose other end is known.
-pub struct Connection {
-    stream: TlsStream<TcpStream>,
-    peer: Peer,
-}
+pub type Connection = Carried<TlsStream<TcpStream>, Peer>;
 
 /// Who is at the other end: what requests carry as their connection's info.
 #[derive(Clone, Debug)]
@@ -44,7 +39,7 @@ impl TlsDir {
         listener: TcpListener,
     ) -> impl Stream<Item = io::Result<Connection>> {
         TcpListenerStream::new(listener)
-            .map(move |tcp| Connection::new(self.clone(), tcp))
+            .map(move |tcp| self.clone().taken(tcp))
             .buffer_unordered(HANDSHAKES_MAX)
             .filter_map(|connection| std::future::ready(connection.map(Ok)))
     }
@@ -57,15 +52,15 @@ impl TlsDir {
         let certificate = stream.get_ref().1.peer_certificates();
         let role = certificate.and_then(|chain| Role::of(chain.first()?));
         let role = role.ok_or_else(|| io::Error::other("the certificate names no role"))?;
-        Ok(Connection {
+        Ok(Carried {
             stream,
-            peer: Peer { role, tcp: peer },
+            info: Peer { role, tcp: peer },
+            held: (),
         })
     }
-}
 
-impl Connection {
-    async fn new(tls: Arc<TlsDir>, tcp: io::Result<TcpStream>) -> Option<Connection> {
+    /// `None` for a connection that failed, which was said.
+    async fn taken(self: Arc<TlsDir>, tcp: io::Result<TcpStream>) -> Option<Connection> {
         let tcp = match tcp {
             Ok(tcp) => tcp,
             Err(error) => {
@@ -75,45 +70,9 @@ impl Connection {
             }
         };
         let from = tcp.peer_addr().ok();
-        let shaken = tls.shake(tcp).await;
+        let shaken = self.shake(tcp).await;
         shaken
             .inspect_err(|error| tracing::warn!(?from, %error, "connection refused: check the other side's --tls-dir"))
             .ok()
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -1,28 +1,30 @@
-//! A connection handed to the gRPC server that goes on counting against the piece server's bound.
+//! A connection on its way to a gRPC server with what is known of it, and with what it holds until it is closed.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::sync::OwnedSemaphorePermit;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
-/// A stream and its place; the place is free again when the stream is closed.
-pub struct Counted {
-    pub(super) stream: TcpStream,
-    pub(super) _place: OwnedSemaphorePermit,
+/// A stream, the info that its requests carry, and something whose end is the stream's.
+pub struct Carried<S, I, H = ()> {
+    pub stream: S,
+    pub info: I,
+    pub held: H,
 }
 
-impl Connected for Counted {
-    type ConnectInfo = TcpConnectInfo;
+impl<S, I, H> Connected for Carried<S, I, H>
+where
+    I: Clone + Send + Sync + 'static,
+{
+    type ConnectInfo = I;
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+    fn connect_info(&self) -> I {
+        self.info.clone()
     }
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin, I: Unpin, H: Unpin> AsyncRead for Carried<S, I, H> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -32,7 +34,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin, I: Unpin, H: Unpin> AsyncWrite for Carried<S, I, H> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
