@@ -97,8 +97,9 @@ impl Shared {
         };
         let news = (!mounted).then(|| mounted_news(&ready)).transpose()?;
         let end = self.publisher.publish(volume_id, ready, target).await;
-        if end.is_err() && !matches!(known, Known::Same(..)) {
-            // kubelet may never call again for a volume whose first publish failed.
+        let was_recorded = matches!(&known, Known::Same(_, targets) if targets.contains(target));
+        if end.is_err() && !was_recorded {
+            // kubelet may never call again for a target whose first publish failed.
             self.forget(volume_id, target).await?;
         }
         self.renewals.clear(volume_id);

@@ -329,6 +329,28 @@ async fn a_failed_publish_leaves_nothing_and_says_why() {
     assert_eq!(refused(driver.publish(&request).await, "hub says"), 8);
 }
 
+/// A second pod's publish failed, kubelet never called again for it, and the volume's record kept that target for
+/// ever: each restart tried to show it, and the record outlived the last pod.
+#[tokio::test]
+async fn a_failed_second_target_is_not_recorded_beside_the_first() {
+    let driver = Driver::start().await;
+    let (first, second) = (
+        driver.claim("v", "pod-1").await,
+        driver.claim("v", "pod-2").await,
+    );
+    driver.publish(&first).await.expect("published");
+    driver.publisher.fail(Some(hopeless as twins::Broken));
+    assert_eq!(refused(driver.publish(&second).await, ""), 13);
+    driver.publisher.fail(None);
+    let target = Path::new(&first.target_path);
+    driver
+        .unpublish(&first.volume_id, target)
+        .await
+        .expect("gone");
+    let left = driver.published.get(&first.volume_id).await;
+    assert_eq!(left.expect("memory"), None);
+}
+
 #[tokio::test]
 async fn unpublishing_succeeds_whatever_is_there() {
     let driver = Driver::start().await;
