@@ -29,6 +29,10 @@ bash "$lab/build.sh"
 MODEL_P2P_IMAGE=$(scripts/image.sh)
 export MODEL_P2P_IMAGE
 cargo build --quiet --features testing --bin testhub
+# The tests beside the code, for the one of them that wants a real API server.
+MODEL_P2P_UNIT_TESTS=$(cargo test --quiet --features testing --lib --no-run --message-format=json |
+    "$tools/venv/bin/python" -c 'import json, sys; print([p for line in sys.stdin if (p := json.loads(line).get("executable"))][-1])')
+export MODEL_P2P_UNIT_TESTS
 . "$lab/env.sh"
 exec "$tools/venv/bin/python" -m pytest tests/kubernetes/suite --quiet -p no:cacheprovider \
     --durations=5 --junit-xml=target/kubernetes/junit.xml "$@"

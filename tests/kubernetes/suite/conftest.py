@@ -77,7 +77,7 @@ def start_hub(lab, model):
         f"--sparse=acme/giant:model-{n:05}-of-{SHARDS:05}.safetensors={GIANT_BYTES // SHARDS}"
         for n in range(1, SHARDS + 1)
     ]
-    repos = [f"--repo=acme/{name}={model}" for name in ("tiny", "twin", "cold", "static", "gated", "private", "moving")]
+    repos = [f"--repo=acme/{name}={model}" for name in ("tiny", "twin", "cold", "static", "gated", "private", "moving", "late")]
     arguments = [word for pair in repos + shards for word in pair.split("=", 1)]
     command = [
         *lab._enter("init.pid"), "--", ROOT / "target/debug/testhub",

@@ -1,11 +1,12 @@
 """What the driver's own pods may do, and what others may do to them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from cluster import DRIVER, NAMESPACE, inline, pod
+from cluster import DRIVER, NAMESPACE, claim, inline, pod
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -85,7 +86,6 @@ def test_control_port_refuses_who_has_no_certificate(cluster):
 
 def test_image_is_small_static_and_bare(cluster):
     """Checklist 49: one file, below 25 MB, no dynamic linker."""
-    import os
     import tarfile
 
     archive = os.environ["MODEL_P2P_IMAGE"]
@@ -99,3 +99,35 @@ def test_image_is_small_static_and_bare(cluster):
     print(f"\nimage: {size / 1e6:.1f} MB")
     assert size < 25_000_000
     assert config["config"]["User"] == "65532:65532"
+
+
+def test_api_client_conforms_with_the_controllers_own_rights(cluster):
+    """`csi::Claims` against the real API server, as against its twin in memory: claims read, volumes found, an event
+    written once by two replicas, and nothing else allowed."""
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
+    source = {"driver": DRIVER, "volumeHandle": "v1", "volumeAttributes": {"commit": "c"}}
+    spec = {"storageClassName": "none", "accessModes": ["ReadOnlyMany"], "capacity": {"storage": "1Gi"}, "csi": source}
+    volume = {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv-1"}, "spec": spec}
+    cluster.apply(volume, claim("claim", "m", storage_class="other"), namespace="team")
+    token = cluster.kubectl("create", "token", "model-p2p-controller", "-n", NAMESPACE).strip()
+    access = {
+        "apiVersion": "v1", "kind": "Config", "current-context": "x",
+        "clusters": [{"name": "c", "cluster": {
+            "server": "https://198.51.100.2:6443", "certificate-authority": str(cluster.state / "pki/ca.crt")}}],
+        "users": [{"name": "u", "user": {"token": token}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+    }
+    kubeconfig = cluster.state / "controller.kubeconfig"
+    kubeconfig.write_text(json.dumps(access))
+    try:
+        said = cluster.lab(
+            "env", f"MODEL_P2P_TEST_KUBECONFIG={kubeconfig}", os.environ["MODEL_P2P_UNIT_TESTS"],
+            "a_real_cluster_conforms", "--nocapture",
+        )
+        assert "1 passed" in said and "skipped" not in said, said
+        events = json.loads(cluster.kubectl("get", "events", "-n", "team", "-o", "json"))["items"]
+        assert [event["reason"] for event in events if event["reason"] == "ModelResolved"] == ["ModelResolved"]
+    finally:
+        kubeconfig.unlink()
+        cluster.delete("namespace/team")
+        cluster.delete("pv/pv-1")

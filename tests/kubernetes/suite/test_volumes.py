@@ -286,3 +286,24 @@ def test_pod_events_tell_what_was_mounted(clean):
     cluster.apply(pod("told", {"m": inline(TINY)}, node=1))
     message = cluster.event("ModelMounted", "told")
     assert "acme/tiny" in message and json.dumps(message).count(TOKEN) == 0
+
+
+def test_hub_that_is_down_delays_what_is_not_pinned_and_nothing_else(clean, model):
+    """The event says so, kubelet tries again, and the pod runs once the hub answers; meanwhile a public model that is
+    pinned and cached is published."""
+    cluster = clean
+    cluster.apply(pod("known", {"m": inline(TINY)}, node=1))
+    ready(cluster, "known")
+    cluster.hub("/_test/faults", {"on": "any", "times": 0, "kind": {"status": 503}})
+    try:
+        cluster.apply(
+            pod("late", {"m": inline("hf://acme/late@main")}, node=1),
+            pod("known-2", {"m": inline(TINY)}, node=1),
+        )
+        said = cluster.event("FailedMount", "late", containing="acme/late")
+        assert "Unavailable" in said and "503" in said, said
+        ready(cluster, "known-2")
+    finally:
+        cluster.hub("/_test/reset", {})
+    ready(cluster, "late")
+    assert read_digest(cluster, "late", "/m/config.json") == digest(model / "config.json")
