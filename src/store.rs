@@ -17,7 +17,7 @@ mod proofs;
 mod verify;
 
 pub use data::{CacheFile, ReadOutcome, State};
-pub use index::{Index, stamp_of, stamped};
+pub use index::{Index, now_s, stamp_of, stamped};
 
 use crate::metrics::METRICS;
 use crate::model::{FileKey, PIECE_BYTES, Verified};

@@ -8,9 +8,9 @@
 use super::answers::Answers;
 use super::ingest::HubSet;
 use crate::model::{Failure, FailureKind, Pin, Token};
-use crate::store::{Store, StoreError, stamp_of};
+use crate::store::{Store, StoreError, now_s, stamp_of};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 /// How long the hub's permission is believed.
 const ALLOWED_TTL: Duration = Duration::from_secs(300);
@@ -159,11 +159,6 @@ fn closed(failure: &Failure) -> Failure {
 fn stored_key(store: &Store, own: [u8; 32]) -> Option<[u8; 32]> {
     let kept = store.index().put_record_once("keys", "permissions", &own);
     kept.ok()?.try_into().ok()
-}
-
-fn now_s() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.unwrap_or_default().as_secs()
 }
 
 fn internal(error: StoreError) -> Failure {

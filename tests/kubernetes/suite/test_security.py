@@ -82,6 +82,8 @@ def test_control_port_refuses_who_has_no_certificate(cluster):
     foreign = cluster.lab("curl", "--silent", "--show-error", "--max-time", "5", "--insecure",
                           f"https://{seed}:7440/model_p2p.swarm.v1.Seed/Resolve", "-X", "POST", check=False)
     assert "curl:" in foreign and "200" not in foreign, foreign
+    for said in (plain, foreign):
+        assert "connect to" not in said, f"nobody listens there: {said}"
 
 
 def test_image_is_small_static_and_bare(cluster):

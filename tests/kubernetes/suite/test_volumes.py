@@ -108,6 +108,7 @@ def test_inline_needs_no_controller(clean, model):
     cluster = clean
     scale = ["scale", "deployment/model-p2p-controller", "-n", "model-p2p"]
     cluster.kubectl(*scale, "--replicas=0")
+    cluster.kubectl("wait", "pod", "-n", "model-p2p", "-l", "app.kubernetes.io/component=controller", "--for=delete")
     try:
         cluster.apply(pod("alone", {"m": inline(TINY)}, node=1))
         ready(cluster, "alone")
