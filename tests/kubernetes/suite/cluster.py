@@ -179,7 +179,9 @@ def pod(name, volumes, *, node=None, container=None, mounts=None, **spec):
         "metadata": {"name": name},
         "spec": {
             "terminationGracePeriodSeconds": 0,
-            **({"nodeName": f"labnode{node}"} if node else {}),
+            # By the scheduler, as users' pods: a pod that names its node itself reaches kubelet before its claim is
+            # bound, and kubelet then looks again after 10 to 15 s.
+            **({"nodeSelector": {"kubernetes.io/hostname": f"labnode{node}"}} if node else {}),
             "containers": [
                 {
                     "name": "reader",
