@@ -870,7 +870,10 @@ async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates()
 async fn nobody_talks_in_the_clear_without_having_said_so() {
     let cluster = cluster();
     for (flags, words) in [
-        (vec![], "--tls-dir DIR"),
+        (
+            vec![],
+            "run `model-p2p bootstrap --out tls` once, then give the seed `--tls-dir tls/seed`",
+        ),
         (
             vec!["--insecure", "--tls-dir", "/nonexistent"],
             "one of them",

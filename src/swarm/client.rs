@@ -1,7 +1,8 @@
 //! Transfers: a run of pieces asked from one server, verified, kept.
 //!
 //! A piece is hashed and written in one step off the runtime, while the next one is read. Hashes come from
-//! the store, where seeds' hashes go; from an answer's head only if that server is a seed. Bytes that fail
+//! the store, where seeds' hashes go; from an answer's head only if a seed was asked, which over TLS its
+//! certificate has shown. Bytes that fail
 //! their hash are dropped with the connection and named as [`TransferError::Corrupt`]. Nothing is retried here.
 
 use super::connection::{Connection, Head, Pool};
@@ -11,6 +12,7 @@ use crate::metrics::METRICS;
 use crate::model::{Failure, FailureKind, FileKey, PieceHash, Verified};
 use crate::source::Arrival;
 use crate::store::{CacheFile, Store, StoreError};
+use crate::tls::{Callee, TlsDir};
 use bytes::Bytes;
 use std::io;
 use std::ops::Range;
@@ -68,6 +70,14 @@ impl Giver {
             Giver::Seed => "seed",
         }
     }
+
+    /// Who must be at the other end, by its certificate.
+    fn callee(self) -> Callee {
+        match self {
+            Giver::Peer => Callee::Peer,
+            Giver::Seed => Callee::Seed,
+        }
+    }
 }
 
 /// What is asked of a seed.
@@ -86,10 +96,11 @@ pub struct PieceClient {
 }
 
 impl PieceClient {
-    pub fn new(store: Store, node: String) -> PieceClient {
+    /// Without certificates it asks in the clear.
+    pub fn new(store: Store, node: String, tls: Option<Arc<TlsDir>>) -> PieceClient {
         PieceClient {
             store,
-            pool: Pool::default(),
+            pool: Pool::new(tls),
             node,
         }
     }
@@ -111,6 +122,24 @@ impl PieceClient {
         self.take(&mut answer, file, run, |index| expected.contains(&index))
             .await
             .inspect(|_| self.reuse(addr, answer))
+    }
+
+    /// Reads a run and drops it, for benches: what the transport costs alone.
+    #[cfg(feature = "testing")]
+    pub async fn drain(
+        &self,
+        addr: &str,
+        file: &CacheFile,
+        run: Range<u32>,
+    ) -> Result<(), TransferError> {
+        let head = request::print_pieces(file.key(), &run, Class::Bulk, &self.node);
+        let mut answer = self.ask(addr, &head, &[], Giver::Peer).await?;
+        for index in run {
+            answer.connection.read(file.geometry().len(index)).await?;
+        }
+        answer.is_read = true;
+        self.reuse(addr, answer);
+        Ok(())
     }
 
     /// Brings what the seed at `addr` chooses. `claim` is told the run before its bytes are read and says
@@ -154,7 +183,7 @@ impl PieceClient {
         body: &[u8],
         giver: Giver,
     ) -> Result<Answer, TransferError> {
-        let mut connection = self.pool.get(addr).await?;
+        let mut connection = self.pool.get(addr, giver.callee()).await?;
         let head = connection.ask(head, body).await?;
         if head.status == 200 {
             return Ok(Answer {
@@ -168,7 +197,7 @@ impl PieceClient {
             return Err(invalid("refusal is longer than 4 KiB").into());
         }
         let body = connection.read(head.length as usize).await?;
-        if head.status != 400 {
+        if !matches!(head.status, 400 | 403) {
             self.pool.put(addr, connection);
         }
         Err(refusal(&head, &body))
