@@ -8,6 +8,7 @@
 
 pub mod availability;
 mod background;
+mod buffer;
 mod catalog;
 pub mod choose;
 pub mod client;

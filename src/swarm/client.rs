@@ -3,7 +3,7 @@
 //! A piece is hashed and written in one step off the runtime, while the next one is read. Hashes come from
 //! the store, where seeds' hashes go; from an answer's head only if a seed was asked, which over TLS its
 //! certificate has shown. Bytes that fail
-//! their hash are dropped with the connection and named as [`TransferError::Corrupt`]. Nothing is retried here.
+//! their hash are dropped and named as [`TransferError::Corrupt`]. Nothing is retried here.
 
 use super::connection::{Connection, Head, Pool};
 use super::request::{self, RUN_PIECES_MAX};
@@ -114,14 +114,13 @@ impl PieceClient {
         class: Class,
     ) -> Result<Arrival, TransferError> {
         let head = request::print_pieces(file.key(), &run, class, &self.node);
-        let mut answer = self.ask(addr, &head, &[], Giver::Peer).await?;
+        let answer = self.ask(addr, &head, &[], Giver::Peer).await?;
         let expected = run.clone();
         if answer.head.length != length(file, &run) {
             return Err(invalid("answer has another length").into());
         }
-        self.take(&mut answer, file, run, |index| expected.contains(&index))
+        self.take(addr, answer, file, run, |index| expected.contains(&index))
             .await
-            .inspect(|_| self.reuse(addr, answer))
     }
 
     /// Reads a run and drops it, for benches: what the transport costs alone.
@@ -137,8 +136,7 @@ impl PieceClient {
         for index in run {
             answer.connection.read(file.geometry().len(index)).await?;
         }
-        answer.is_read = true;
-        self.reuse(addr, answer);
+        self.pool.put(addr, answer.connection);
         Ok(())
     }
 
@@ -153,22 +151,14 @@ impl PieceClient {
     ) -> Result<Arrival, TransferError> {
         let key: FileKey = file.key();
         let head = request::print_any(key, ask.wanted, ask.tried, &self.node, ask.need.len());
-        let mut answer = self.ask(addr, &head, ask.need, Giver::Seed).await?;
+        let answer = self.ask(addr, &head, ask.need, Giver::Seed).await?;
         let run = answer.head.piece.as_deref().and_then(request::run_of);
         let run = run.filter(|run| is_sound(file, run, answer.head.length));
         let run = run.ok_or_else(|| invalid("seed's run and length do not fit the file"))?;
         learn(file, &answer.head, &run)?;
         let (_claim, kept) = claim(run.clone()).ok_or(TransferError::Unwanted)?;
-        self.take(&mut answer, file, run, |index| kept.contains(&index))
+        self.take(addr, answer, file, run, |index| kept.contains(&index))
             .await
-            .inspect(|_| self.reuse(addr, answer))
-    }
-
-    /// A connection with part of an answer still in it is closed instead.
-    fn reuse(&self, addr: &str, answer: Answer) {
-        if answer.is_read {
-            self.pool.put(addr, answer.connection);
-        }
     }
 
     /// Closes what is open to a server that is not trusted any more.
@@ -190,7 +180,6 @@ impl PieceClient {
                 head,
                 connection,
                 giver,
-                is_read: false,
             });
         }
         if head.length > 4096 {
@@ -203,10 +192,12 @@ impl PieceClient {
         Err(refusal(&head, &body))
     }
 
-    /// Reads the run's pieces one after another; each is verified and kept while the next is read.
+    /// Reads the run's pieces one after another; each is verified and kept while the next is read. A
+    /// connection with part of an answer still in it is closed.
     async fn take(
         &self,
-        answer: &mut Answer,
+        addr: &str,
+        mut answer: Answer,
         file: &Arc<CacheFile>,
         run: Range<u32>,
         keep: impl Fn(u32) -> bool,
@@ -225,7 +216,10 @@ impl PieceClient {
                 }
             }
         }
-        answer.is_read = read.is_ok();
+        // Before the last pieces are hashed: the next request need not wait for that.
+        if read.is_ok() {
+            self.pool.put(addr, answer.connection);
+        }
         let arrival = gather(landings).await?;
         match (read, &arrival) {
             // What came before the break has arrived; the rest is asked for again by whoever wants it.
@@ -273,7 +267,6 @@ struct Answer {
     head: Head,
     connection: Connection,
     giver: Giver,
-    is_read: bool,
 }
 
 /// The pieces that landed, up to the first that did not. An error only if nothing landed.

@@ -3,12 +3,13 @@
 //! A slot is taken before any work. A request whose pieces must come from the hub first gives its slot back
 //! while it waits, so that pieces that are here go on flowing.
 
+use super::buffer::Buffer;
 use super::provider::{Chosen, Content, Provider, Refusal};
 use super::request::{Ask, BadRequest, Request};
 use super::server::{Asked, IDLE};
 use super::slots::{Slot, Slots};
 use crate::metrics::METRICS;
-use crate::model::{Failure, FailureKind, Geometry};
+use crate::model::{Failure, FailureKind, Geometry, PIECE_BYTES};
 use crate::store::{CacheFile, StoreError};
 use crate::tls::{Role, Stream};
 use futures::future::{Either, select};
@@ -26,7 +27,7 @@ use tokio::time::timeout;
 const RETRY_AFTER_MS: u32 = 20;
 
 /// The most bytes sent at a time, so that one fast peer does not hold a runtime thread.
-const SEND_BYTES_MAX: u64 = 1 << 20;
+const SEND_BYTES_MAX: u64 = PIECE_BYTES;
 
 /// The server's side of one connection.
 pub struct Responder {
@@ -179,16 +180,19 @@ async fn send_plain(tcp: &TcpStream, file: &File, bytes: Range<u64>) -> io::Resu
     Ok(())
 }
 
-/// Read off the runtime, as the disk may be slow; sealed on it, a piece at a time, in one buffer an answer.
+/// Read off the runtime, as the disk may be slow; sealed on it, a piece at a time.
 async fn send_sealed(tls: &mut Stream, file: Arc<File>, bytes: Range<u64>) -> io::Result<()> {
-    let mut buffer = vec![0; (bytes.end - bytes.start).min(SEND_BYTES_MAX) as usize];
     let mut at = bytes.start;
     while at < bytes.end {
-        let (file, len) = (file.clone(), (bytes.end - at).min(SEND_BYTES_MAX) as usize);
-        let read = move || file.read_exact_at(&mut buffer[..len], at).map(|()| buffer);
-        buffer = tokio::task::spawn_blocking(read).await??;
-        timeout(IDLE, tls.write_all(&buffer[..len])).await??;
-        at += len as u64;
+        let len = (bytes.end - at).min(SEND_BYTES_MAX);
+        let file = file.clone();
+        let read = move || {
+            let mut buffer = Buffer::new(len as usize);
+            file.read_exact_at(&mut buffer, at).map(|()| buffer)
+        };
+        let buffer = tokio::task::spawn_blocking(read).await??;
+        timeout(IDLE, tls.write_all(&buffer)).await??;
+        at += len;
     }
     Ok(())
 }
