@@ -22,7 +22,7 @@ mod stream;
 
 pub use accept::{Connection, HANDSHAKES_MAX, Peer, Shaken};
 pub use authority::CertSet;
-pub use blame::is_untrusted;
+pub use blame::{explain_read, is_untrusted};
 pub use bootstrap::{CA, Held, Outcome, Shelf, bootstrap};
 pub use dial::Callee;
 pub use dir::TlsDir;

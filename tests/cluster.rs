@@ -807,6 +807,17 @@ async fn a_cache_that_the_kernel_cannot_serve_from_is_read_through_the_daemon() 
 }
 
 /// The certificates of one `bootstrap` carry a volume from the controller's CreateVolume to bytes in a pod.
+/// Of the answer to a request in the clear.
+fn first_byte(addr: &str) -> u8 {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(addr).expect("a connection");
+    let request = format!("GET /v1/pieces/{}/0 HTTP/1.1\r\n\r\n", "0".repeat(64));
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut first = [0];
+    stream.read_exact(&mut first).expect("an answer");
+    first[0]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates() {
     let mut cluster = cluster();
@@ -838,13 +849,16 @@ async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates()
     let published = kubelet.publish(&id, context, None, &target).await;
     published.expect("published");
     assert_eq!(digests(&target), digests(&tools().sample("whole")));
-    assert!(
-        seed.process
-            .log_text()
-            .contains("pieces travel in the clear"),
-        "{}",
-        seed.process.log_text()
-    );
+    for process in [&seed.process, &node.process] {
+        let log = process.log_text();
+        assert!(log.contains("control and pieces are TLS"), "{log}");
+        let (_, metrics) = process.get("/metrics").await.expect("metrics");
+        assert!(metrics.contains("model_p2p_insecure 0"));
+    }
+    for port in ["7440", "7441"] {
+        let addr = seed.control.replace("7440", port);
+        assert_eq!(first_byte(&addr), 21, "{addr}: an alert, not an answer");
+    }
     // A certificate with another role opens nothing, and says so to whom it is given.
     let refused = program(
         &cluster,

@@ -334,4 +334,18 @@ mod tests {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn peers_listen_where_their_swarm_is() {
+        let listens = |seeds: &[&str]| {
+            let seeds: Vec<_> = seeds.iter().map(|seed| seed.to_string()).collect();
+            any_port(&seeds).ip().to_string()
+        };
+        assert_eq!(
+            listens(&["127.0.0.2:7440", "localhost:1", "[::1]:7440"]),
+            "127.0.0.1"
+        );
+        assert_eq!(listens(&["127.0.0.1:7440", "10.0.0.1:7440"]), "0.0.0.0");
+        assert_eq!(listens(&["seed-0.example:7440"]), "0.0.0.0");
+    }
 }

@@ -6,7 +6,7 @@
 
 use super::buffer::Buffer;
 use super::request::{Fields, HEAD_BYTES_MAX};
-use crate::tls::{Callee, Stream, TlsDir};
+use crate::tls::{Callee, Stream, TlsDir, explain_read};
 use bytes::{Buf, Bytes, BytesMut};
 use futures::FutureExt;
 use std::collections::HashMap;
@@ -78,7 +78,8 @@ impl Connection {
                 self.buffer.advance(len);
                 return Ok(head);
             }
-            if timeout(HEAD_SILENCE, self.stream.read_buf(&mut self.buffer)).await?? == 0 {
+            let read = timeout(HEAD_SILENCE, self.stream.read_buf(&mut self.buffer)).await?;
+            if read.map_err(explain_read)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }

@@ -61,6 +61,16 @@ fn is_of_certificates(alert: AlertDescription) -> bool {
     )
 }
 
+/// In TLS 1.3 a client learns only with its first read that its own certificate was refused.
+pub fn explain_read(error: io::Error) -> io::Error {
+    match cause(&error) {
+        Cause::Certificate => io::Error::other(format!(
+            "the other side refuses this certificate: {error}: check --tls-dir on both sides"
+        )),
+        _ => error,
+    }
+}
+
 /// Whether this error, or one it stands on, is a certificate of the other side that was not believed.
 pub fn is_untrusted(error: &(dyn Error + 'static)) -> bool {
     matches!(tls(error), Some(rustls::Error::InvalidCertificate(_)))

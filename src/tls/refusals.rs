@@ -48,3 +48,33 @@ impl Refusals {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_other_side_and_cause_is_said_once() {
+        let refusals = Refusals::default();
+        let before = METRICS
+            .handshakes_failed
+            .with_label_values(&["in", "silence"])
+            .get();
+        assert!(refusals.note("in", "10.0.0.1", Cause::Silence));
+        assert!(!refusals.note("in", "10.0.0.1", Cause::Silence));
+        assert!(refusals.note("in", "10.0.0.1", Cause::Plain));
+        for other in 0..2 * OTHERS_MAX {
+            refusals.note("in", &other.to_string(), Cause::Silence);
+        }
+        let said = refusals.said.lock().expect("a lock").len();
+        assert_eq!(said, OTHERS_MAX);
+        let after = METRICS
+            .handshakes_failed
+            .with_label_values(&["in", "silence"])
+            .get();
+        assert!(
+            after - before >= 2 + 2 * OTHERS_MAX as u64,
+            "all are counted"
+        );
+    }
+}

@@ -227,7 +227,10 @@ async fn pieces_are_neither_given_to_strangers_nor_taken_from_them() {
             .piece(&server, 0)
             .await,
     );
-    assert!(refused.contains("alert"), "{refused}");
+    assert!(
+        refused.contains("refuses this certificate") && refused.contains("check --tls-dir"),
+        "{refused}"
+    );
     assert!(failures("out", "certificate") > went_out && failures("in", "certificate") > came_in);
 }
 
