@@ -137,8 +137,12 @@ impl PieceServer {
                 role: None,
             });
         };
+        let from = tcp.peer_addr().ok();
         let _shaking = self.shaking.acquire().await.map_err(io::Error::other)?;
         let shaken: Shaken = tls.shake(tcp).await?;
+        if !may(shaken.role) {
+            tls.refuse(from, shaken.role);
+        }
         Ok(Opened {
             is_http2: shaken.is_http2,
             stream: shaken.stream,

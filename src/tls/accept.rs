@@ -8,6 +8,7 @@ use super::{Role, Stream, TlsDir};
 use crate::carried::Carried;
 use futures::StreamExt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::BufReader;
@@ -75,6 +76,14 @@ impl TlsDir {
             let from = from.as_deref().unwrap_or("?");
             self.refusals.came_in(from, error)
         })
+    }
+
+    /// Counts and says that somebody with this role was sent away after the handshake.
+    pub fn refuse(&self, from: Option<SocketAddr>, role: Role) {
+        let from = from.map_or_else(|| "?".into(), |addr| addr.ip().to_string());
+        let cause = format!("its certificate has the role {role}, which is not served here");
+        let error = io::Error::new(io::ErrorKind::PermissionDenied, cause);
+        self.refusals.came_in(&from, &error);
     }
 
     async fn shaken(&self, tcp: TcpStream) -> io::Result<Shaken> {

@@ -12,8 +12,12 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// What is read from the socket at once: rustls asks for 4 KiB at a time.
-const READ_BYTES: usize = 256 << 10;
+/// What is read from the socket at once (rustls asks for 4 KiB at a time): 8 MB for 30 neighbours with four
+/// connections each.
+const READ_BYTES: usize = 64 << 10;
+
+/// Of news, which are small.
+const NEWS_BYTES: usize = 8 << 10;
 
 /// Whom a client takes for the one it calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,10 @@ impl TlsDir {
             Callee::Seed => configs.seed,
             Callee::Peer => configs.peer,
         });
-        let reader = BufReader::with_capacity(READ_BYTES, tcp);
+        let reader = match protocol {
+            HTTP1 => BufReader::with_capacity(READ_BYTES, tcp),
+            _ => BufReader::with_capacity(NEWS_BYTES, tcp),
+        };
         let shaken = connector.with_alpn(vec![protocol.to_vec()]);
         let shaken = shaken.connect(name, reader).await;
         let shaken = shaken.inspect_err(|error| self.refusals.went_out(addr, error));

@@ -65,7 +65,7 @@ async fn run() -> Vec<Figure> {
     let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     let mut cluster = Cluster::new(&base, &Cluster::bin_dir()).expect("a folder below target/");
     let mut figures = Vec::new();
-    warm_memory(&cluster.dir);
+    warm_memory(&cluster.dir, 7 << 30);
     let hub = cluster
         .hub(&["--pattern".into(), format!("big/pattern:model.bin={SIZE}")])
         .await;
@@ -131,13 +131,13 @@ fn read(node: Option<&Node>, mode: &str, file: &Path) -> Read {
     }
 }
 
-/// A virtual machine gets its memory from the host at the first touch, ten times slower than later ones:
-/// that is done here, not in a measurement.
-fn warm_memory(dir: &Path) {
+/// A virtual machine gets its memory from the host at the first touch, ten times slower than later ones, and
+/// some give it back when it has been free for seconds: the touch is done here, not in a measurement.
+fn warm_memory(dir: &Path, bytes: u64) {
     let path = dir.join("warm");
     let mut file = std::fs::File::create(&path).expect("a file");
-    for _ in 0..7 * 1024 {
-        std::io::Write::write_all(&mut file, &[1; MIB as usize]).expect("7 GiB of room");
+    for _ in 0..bytes / MIB {
+        std::io::Write::write_all(&mut file, &[1; MIB as usize]).expect("room");
     }
     std::fs::remove_file(path).expect("our file");
 }

@@ -1,7 +1,7 @@
 //! Pieces from a seed's process to our client in this one, in the clear and over TLS, against iperf3 with as
 //! many streams. One round is iperf3 and each of the four ways once; figures are medians of the rounds.
 
-use super::{Figure, MIB, figure, iperf, largest, median, read};
+use super::{Figure, MIB, figure, iperf, largest, median, read, warm_memory};
 use model_p2p::model::{FileKey, Geometry, PieceHash};
 use model_p2p::store::{CacheFile, Store, StoreConfig};
 use model_p2p::swarm::client::PieceClient;
@@ -54,17 +54,12 @@ pub async fn plane(base: &Path, figures: &mut Vec<Figure>) {
     ];
     let mut samples: [Vec<Sample>; 4] = Default::default();
     let mut bounds = Vec::new();
-    // The first round is not counted: memory that nobody has touched costs ten times as much.
-    for round in 0..=ROUNDS {
+    for _ in 0..ROUNDS {
         let host = sides[0].pieces.split(':').next().expect("a host");
         bounds.push(iperf(host));
         for (at, side) in sides.iter().enumerate() {
             samples[2 * at].push(side.to_memory().await);
             samples[2 * at + 1].push(side.to_store().await);
-        }
-        if round == 0 {
-            bounds.clear();
-            samples.iter_mut().for_each(Vec::clear);
         }
     }
     figure(
@@ -167,6 +162,7 @@ impl Side {
         let dir = self.cluster.dir.join("store");
         let (client, file) = self.client(&dir);
         file.learn(0, &self.hashes);
+        warm_memory(&self.cluster.dir, 2 * SIZE);
         let sample = self.measure(1, |run| {
             let (client, file, addr) = (client.clone(), file.clone(), self.pieces.clone());
             async move {

@@ -165,6 +165,7 @@ async fn nodes_seeds_and_admins_are_served_and_a_controller_is_told_why_not() {
         }
     }
     let client = Client::new(Some(certificates.open("controller")));
+    let before = failures("in", "role");
     for _ in 0..2 {
         let refused = client.piece(&server, 1).await.expect_err("refused");
         assert!(refused.is_refusal(), "{refused}");
@@ -174,6 +175,7 @@ async fn nodes_seeds_and_admins_are_served_and_a_controller_is_told_why_not() {
             "{text}"
         );
     }
+    assert_eq!(failures("in", "role") - before, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
