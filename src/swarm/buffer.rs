@@ -61,3 +61,19 @@ impl Drop for Buffer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_is_at_most_a_piece_and_few_are_kept() {
+        assert_eq!(Buffer::new(usize::MAX).len(), PIECE_BYTES as usize);
+        let many: Vec<_> = (0..2 * KEPT_MAX)
+            .map(|_| Buffer::new(10).freeze())
+            .collect();
+        assert!(many.iter().all(|bytes| bytes.len() == 10));
+        drop(many);
+        assert!(KEPT.lock().expect("a lock").len() <= KEPT_MAX);
+    }
+}
