@@ -33,7 +33,7 @@ pub struct PeerConfig {
     pub seeds: Vec<String>,
     pub listen: SocketAddr,
     pub advertise: Option<SocketAddr>,
-    /// Certificates for control traffic; without them it is plain.
+    /// Certificates; without them everything is in the clear.
     pub tls_dir: Option<PathBuf>,
 }
 

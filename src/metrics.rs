@@ -38,6 +38,10 @@ pub struct Metrics {
     pub cache_limit_bytes: IntGauge,
     pub evicted_bytes: IntCounter,
     pub peers: IntGauge,
+    /// `way` (in, out), `cause` (certificate, role, plain, silence, connection)
+    pub handshakes_failed: IntCounterVec,
+    /// 1 where traffic between processes is in the clear
+    pub insecure: IntGauge,
     /// `method`, `grpc_status_code`
     pub csi_operations_seconds: HistogramVec,
 }
@@ -139,6 +143,16 @@ impl Metrics {
                 "Bytes evicted from the cache"
             )),
             peers: register!(IntGauge::new("peers", "Neighbours with an open connection")),
+            handshakes_failed: counters!(
+                "handshakes_failed_total",
+                "TLS connections that were refused or not made",
+                "way",
+                "cause"
+            ),
+            insecure: register!(IntGauge::new(
+                "insecure",
+                "Whether traffic between processes is in the clear (--insecure)"
+            )),
             csi_operations_seconds: register!(HistogramVec::new(
                 HistogramOpts::new("csi_operations_seconds", "Duration of CSI calls")
                     .buckets(wait_buckets()),

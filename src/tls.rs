@@ -1,8 +1,8 @@
 //! Certificates: who is at the other end of a connection, and whom hubs are trusted by.
 //!
 //! A process has one directory of certificates ([`TlsDir`]: ca.crt, tls.crt, tls.key), which it takes anew
-//! when the files change. Control traffic is TLS 1.3 with certificates on both sides; what somebody may do
-//! follows from the [`Role`] that the certificate names. [`bootstrap`] makes and renews such certificates.
+//! when the files change. Traffic between processes is TLS 1.3 with certificates on both sides; what somebody
+//! may do follows from the [`Role`] that the certificate names. [`bootstrap`] makes and renews such certificates.
 //! Hubs are trusted by public roots ([`hub_client`]), whatever the directory says.
 //!
 //! Who has no certificate of the cluster's CA, or one without a role, is refused in the handshake. Files that
@@ -15,17 +15,21 @@ mod bootstrap;
 mod dial;
 mod dir;
 mod folder;
+mod refusals;
 mod role;
 mod roots;
+mod stream;
 
-pub use accept::{Connection, Peer};
+pub use accept::{Connection, HANDSHAKES_MAX, Peer, Shaken};
 pub use authority::CertSet;
-pub use blame::is_untrusted;
+pub use blame::{explain_read, is_untrusted};
 pub use bootstrap::{CA, Held, Outcome, Shelf, bootstrap};
+pub use dial::Callee;
 pub use dir::TlsDir;
 pub use folder::Folder;
 pub use role::Role;
 pub use roots::hub_client;
+pub use stream::Stream;
 
 use crate::model::{Failure, FailureKind};
 use rustls::crypto::{CryptoProvider, aws_lc_rs};

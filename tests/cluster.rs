@@ -108,13 +108,37 @@ async fn one(hub_args: Vec<String>) -> One {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_at_once_cost_the_hub_one_copy_and_a_fourth_nothing() {
-    let mut cluster = cluster();
+    share_one_copy(cluster(), &[], &[], "model_p2p_insecure 1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_over_tls() {
+    let cluster = cluster();
+    let tls = bootstrapped(&cluster);
+    let dir = |role: &str| tls.join(role).display().to_string();
+    let (seed, node) = (dir("seed"), dir("node"));
+    let (seed, node) = (["--tls-dir", &seed], ["--tls-dir", &node]);
+    share_one_copy(cluster, &seed, &node, "model_p2p_insecure 0").await;
+}
+
+fn bootstrapped(cluster: &Cluster) -> PathBuf {
+    let tls = cluster.dir.join("tls");
+    let output = program(
+        cluster,
+        "",
+        &["bootstrap", "--out", &tls.display().to_string()],
+    );
+    assert!(output.status.success(), "{}", last_line(&output));
+    tls
+}
+
+async fn share_one_copy(mut cluster: Cluster, of_seed: &[&str], of_node: &[&str], says: &str) {
     let hub = cluster.hub(&sample_args()).await;
-    let seed = cluster.seed(&hub, &[]).await;
+    let seed = cluster.seed(&hub, of_seed).await;
     let original = digests(&tools().sample("whole"));
     let mut nodes = Vec::new();
     for name in ["node-1", "node-2", "node-3"] {
-        nodes.push(cluster.node(name, &seed, &[]).await);
+        nodes.push(cluster.node(name, &seed, of_node).await);
     }
     let mut readers = Vec::new();
     for node in &nodes {
@@ -130,7 +154,7 @@ async fn three_nodes_at_once_cost_the_hub_one_copy_and_a_fourth_nothing() {
     }
     let cost = hub.cost(REPO).await;
     assert_eq!(cost.given, cost.size, "the hub gives each byte once");
-    let fourth = cluster.node("node-4", &seed, &[]).await;
+    let fourth = cluster.node("node-4", &seed, of_node).await;
     let dir = fourth.publish("pod", &format!("hf://{REPO}@main")).await;
     assert_eq!(digests(&dir), original);
     assert_eq!(
@@ -144,6 +168,8 @@ async fn three_nodes_at_once_cost_the_hub_one_copy_and_a_fourth_nothing() {
             .process
             .metric("fetched_bytes_total", "source=\"peer\"")
             .await;
+        let (_, metrics) = node.process.get("/metrics").await.expect("metrics");
+        assert!(metrics.contains(says), "{metrics}");
     }
     assert!(from_peers > 0, "nodes that start together share");
 }
@@ -807,6 +833,17 @@ async fn a_cache_that_the_kernel_cannot_serve_from_is_read_through_the_daemon() 
 }
 
 /// The certificates of one `bootstrap` carry a volume from the controller's CreateVolume to bytes in a pod.
+/// Of the answer to a request in the clear.
+fn first_byte(addr: &str) -> u8 {
+    use std::io::{Read, Write};
+    let mut stream = std::net::TcpStream::connect(addr).expect("a connection");
+    let request = format!("GET /v1/pieces/{}/0 HTTP/1.1\r\n\r\n", "0".repeat(64));
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut first = [0];
+    stream.read_exact(&mut first).expect("an answer");
+    first[0]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates() {
     let mut cluster = cluster();
@@ -838,13 +875,14 @@ async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates()
     let published = kubelet.publish(&id, context, None, &target).await;
     published.expect("published");
     assert_eq!(digests(&target), digests(&tools().sample("whole")));
-    assert!(
-        seed.process
-            .log_text()
-            .contains("pieces travel in the clear"),
-        "{}",
-        seed.process.log_text()
-    );
+    for process in [&seed.process, &node.process] {
+        let log = process.log_text();
+        assert!(log.contains("control and pieces are TLS"), "{log}");
+    }
+    for port in ["7440", "7441"] {
+        let addr = seed.control.replace("7440", port);
+        assert_eq!(first_byte(&addr), 21, "{addr}: an alert, not an answer");
+    }
     // A certificate with another role opens nothing, and says so to whom it is given.
     let refused = program(
         &cluster,
@@ -870,7 +908,10 @@ async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates()
 async fn nobody_talks_in_the_clear_without_having_said_so() {
     let cluster = cluster();
     for (flags, words) in [
-        (vec![], "--tls-dir DIR"),
+        (
+            vec![],
+            "run `model-p2p bootstrap --out tls` once, then give the seed `--tls-dir tls/seed`",
+        ),
         (
             vec!["--insecure", "--tls-dir", "/nonexistent"],
             "one of them",

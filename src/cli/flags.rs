@@ -4,7 +4,7 @@ use crate::config::{CacheConfig, HubsConfig, PeerConfig};
 use crate::model::reference::ReferenceError;
 use crate::model::{Failure, FailureKind, Reference, Token, View};
 use clap::Args;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 #[derive(Debug, Args)]
@@ -231,13 +231,26 @@ impl PeerArgs {
                 "--seed {seed}: HOST:PORT is expected, e.g. seed-0.example:7440"
             )));
         }
-        let listen = listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+        let listen = listen.unwrap_or_else(|| any_port(&self.seed));
         Ok(Some(PeerConfig {
             seeds: self.seed,
             listen,
             advertise,
             tls_dir,
         }))
+    }
+}
+
+/// A free port where peers can be: on all addresses, unless the whole swarm is on this machine.
+fn any_port(seeds: &[String]) -> SocketAddr {
+    let is_here = |seed: &String| {
+        let host = seed.rsplit_once(':').map_or(&**seed, |(host, _)| host);
+        let host = host.trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    };
+    match seeds.iter().all(is_here) {
+        true => ([127, 0, 0, 1], 0).into(),
+        false => ([0, 0, 0, 0], 0).into(),
     }
 }
 
@@ -251,7 +264,7 @@ impl TransportArgs {
                 "--tls-dir and --insecure contradict each other: give one of them",
             )),
             (None, false) => Err(usage(
-                "give --tls-dir DIR with certificates (`model-p2p bootstrap` makes them), or --insecure on a trusted network",
+                "traffic is TLS, and no certificates are given: run `model-p2p bootstrap --out tls` once, then give the seed `--tls-dir tls/seed`, every node, mount and get a copy of tls/node with `--tls-dir node`, and a controller tls/controller; or give all of them --insecure on a trusted network",
             )),
         }
     }
@@ -320,5 +333,19 @@ mod tests {
         for text in ["", "GiB", "1X", "-1", "99999999999T", "1.5G"] {
             assert!(parse_size(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn peers_listen_where_their_swarm_is() {
+        let listens = |seeds: &[&str]| {
+            let seeds: Vec<_> = seeds.iter().map(|seed| seed.to_string()).collect();
+            any_port(&seeds).ip().to_string()
+        };
+        assert_eq!(
+            listens(&["127.0.0.2:7440", "localhost:1", "[::1]:7440"]),
+            "127.0.0.1"
+        );
+        assert_eq!(listens(&["127.0.0.1:7440", "10.0.0.1:7440"]), "0.0.0.0");
+        assert_eq!(listens(&["seed-0.example:7440"]), "0.0.0.0");
     }
 }

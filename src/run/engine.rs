@@ -3,6 +3,7 @@
 use crate::config::{CacheConfig, HubsConfig, PeerConfig};
 use crate::fetch::{FetchConfig, Fetcher};
 use crate::hub::{Hubs, HubsConfig as HubClients};
+use crate::metrics::METRICS;
 use crate::model::{Failure, FailureKind};
 use crate::seed::{Ingest, LocalCatalog, LocalSource};
 use crate::source::{Catalog, Observer, Source};
@@ -112,11 +113,17 @@ impl Engine {
     }
 }
 
-/// The certificates of a process, if it has some, and a word on what they are not for.
+/// The certificates of a process; without them it says that everything is in the clear.
 pub fn tls(dir: Option<&Path>) -> Result<Option<Arc<TlsDir>>, Failure> {
-    let Some(dir) = dir else { return Ok(None) };
+    METRICS.insecure.set(dir.is_none().into());
+    let Some(dir) = dir else {
+        tracing::warn!(
+            "--insecure: control and pieces travel in the clear, keep their ports inside a trusted network"
+        );
+        return Ok(None);
+    };
     let tls = TlsDir::open(dir)?;
-    tracing::info!(dir = %dir.display(), "control traffic is TLS; pieces travel in the clear in this release, keep their port inside a trusted network");
+    tracing::info!(dir = %dir.display(), "control and pieces are TLS");
     Ok(Some(tls))
 }
 

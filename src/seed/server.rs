@@ -60,7 +60,7 @@ impl SeedServer {
         }
     }
 
-    /// Serves on two bound sockets until `shutdown`, control over TLS where there are certificates. Nodes reach
+    /// Serves on two bound sockets until `shutdown`, over TLS where there are certificates. Nodes reach
     /// the pieces at the host of the control port, or at the address `pieces` is bound to if that is a
     /// specific one.
     pub async fn run(
@@ -75,7 +75,8 @@ impl SeedServer {
         };
         let addr = pieces.local_addr().map_err(|error| internal(&error))?;
         self.tracker.set_piece_addr(addr);
-        let (server, _no_grpc) = PieceServer::new(Arc::new(self.pieces), Slots::of_seed());
+        let (server, _no_grpc) =
+            PieceServer::new(Arc::new(self.pieces), Slots::of_seed(), tls.clone());
         let serving = tokio::spawn(server.run(pieces, shutdown.clone()));
         let served = serve(self.service, control, tls, shutdown.clone());
         // Nodes' sessions and controllers' event streams have no end of their own.

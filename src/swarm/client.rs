@@ -1,8 +1,9 @@
 //! Transfers: a run of pieces asked from one server, verified, kept.
 //!
 //! A piece is hashed and written in one step off the runtime, while the next one is read. Hashes come from
-//! the store, where seeds' hashes go; from an answer's head only if that server is a seed. Bytes that fail
-//! their hash are dropped with the connection and named as [`TransferError::Corrupt`]. Nothing is retried here.
+//! the store, where seeds' hashes go; from an answer's head only if a seed was asked, which over TLS its
+//! certificate has shown. Bytes that fail
+//! their hash are dropped and named as [`TransferError::Corrupt`]. Nothing is retried here.
 
 use super::connection::{Connection, Head, Pool};
 use super::request::{self, RUN_PIECES_MAX};
@@ -11,6 +12,7 @@ use crate::metrics::METRICS;
 use crate::model::{Failure, FailureKind, FileKey, PieceHash, Verified};
 use crate::source::Arrival;
 use crate::store::{CacheFile, Store, StoreError};
+use crate::tls::{Callee, TlsDir};
 use bytes::Bytes;
 use std::io;
 use std::ops::Range;
@@ -68,6 +70,14 @@ impl Giver {
             Giver::Seed => "seed",
         }
     }
+
+    /// Who must be at the other end, by its certificate.
+    fn callee(self) -> Callee {
+        match self {
+            Giver::Peer => Callee::Peer,
+            Giver::Seed => Callee::Seed,
+        }
+    }
 }
 
 /// What is asked of a seed.
@@ -86,10 +96,11 @@ pub struct PieceClient {
 }
 
 impl PieceClient {
-    pub fn new(store: Store, node: String) -> PieceClient {
+    /// Without certificates it asks in the clear.
+    pub fn new(store: Store, node: String, tls: Option<Arc<TlsDir>>) -> PieceClient {
         PieceClient {
             store,
-            pool: Pool::default(),
+            pool: Pool::new(tls),
             node,
         }
     }
@@ -103,14 +114,30 @@ impl PieceClient {
         class: Class,
     ) -> Result<Arrival, TransferError> {
         let head = request::print_pieces(file.key(), &run, class, &self.node);
-        let mut answer = self.ask(addr, &head, &[], Giver::Peer).await?;
+        let answer = self.ask(addr, &head, &[], Giver::Peer).await?;
         let expected = run.clone();
         if answer.head.length != length(file, &run) {
             return Err(invalid("answer has another length").into());
         }
-        self.take(&mut answer, file, run, |index| expected.contains(&index))
+        self.take(addr, answer, file, run, |index| expected.contains(&index))
             .await
-            .inspect(|_| self.reuse(addr, answer))
+    }
+
+    /// Reads a run and drops it, for benches: what the transport costs alone.
+    #[cfg(feature = "testing")]
+    pub async fn drain(
+        &self,
+        addr: &str,
+        file: &CacheFile,
+        run: Range<u32>,
+    ) -> Result<(), TransferError> {
+        let head = request::print_pieces(file.key(), &run, Class::Bulk, &self.node);
+        let mut answer = self.ask(addr, &head, &[], Giver::Peer).await?;
+        for index in run {
+            answer.connection.read(file.geometry().len(index)).await?;
+        }
+        self.pool.put(addr, answer.connection);
+        Ok(())
     }
 
     /// Brings what the seed at `addr` chooses. `claim` is told the run before its bytes are read and says
@@ -124,22 +151,14 @@ impl PieceClient {
     ) -> Result<Arrival, TransferError> {
         let key: FileKey = file.key();
         let head = request::print_any(key, ask.wanted, ask.tried, &self.node, ask.need.len());
-        let mut answer = self.ask(addr, &head, ask.need, Giver::Seed).await?;
+        let answer = self.ask(addr, &head, ask.need, Giver::Seed).await?;
         let run = answer.head.piece.as_deref().and_then(request::run_of);
         let run = run.filter(|run| is_sound(file, run, answer.head.length));
         let run = run.ok_or_else(|| invalid("seed's run and length do not fit the file"))?;
         learn(file, &answer.head, &run)?;
         let (_claim, kept) = claim(run.clone()).ok_or(TransferError::Unwanted)?;
-        self.take(&mut answer, file, run, |index| kept.contains(&index))
+        self.take(addr, answer, file, run, |index| kept.contains(&index))
             .await
-            .inspect(|_| self.reuse(addr, answer))
-    }
-
-    /// A connection with part of an answer still in it is closed instead.
-    fn reuse(&self, addr: &str, answer: Answer) {
-        if answer.is_read {
-            self.pool.put(addr, answer.connection);
-        }
     }
 
     /// Closes what is open to a server that is not trusted any more.
@@ -154,30 +173,31 @@ impl PieceClient {
         body: &[u8],
         giver: Giver,
     ) -> Result<Answer, TransferError> {
-        let mut connection = self.pool.get(addr).await?;
+        let mut connection = self.pool.get(addr, giver.callee()).await?;
         let head = connection.ask(head, body).await?;
         if head.status == 200 {
             return Ok(Answer {
                 head,
                 connection,
                 giver,
-                is_read: false,
             });
         }
         if head.length > 4096 {
             return Err(invalid("refusal is longer than 4 KiB").into());
         }
         let body = connection.read(head.length as usize).await?;
-        if head.status != 400 {
+        if !matches!(head.status, 400 | 403) {
             self.pool.put(addr, connection);
         }
         Err(refusal(&head, &body))
     }
 
-    /// Reads the run's pieces one after another; each is verified and kept while the next is read.
+    /// Reads the run's pieces one after another; each is verified and kept while the next is read. A
+    /// connection with part of an answer still in it is closed.
     async fn take(
         &self,
-        answer: &mut Answer,
+        addr: &str,
+        mut answer: Answer,
         file: &Arc<CacheFile>,
         run: Range<u32>,
         keep: impl Fn(u32) -> bool,
@@ -196,7 +216,10 @@ impl PieceClient {
                 }
             }
         }
-        answer.is_read = read.is_ok();
+        // Before the last pieces are hashed: the next request need not wait for that.
+        if read.is_ok() {
+            self.pool.put(addr, answer.connection);
+        }
         let arrival = gather(landings).await?;
         match (read, &arrival) {
             // What came before the break has arrived; the rest is asked for again by whoever wants it.
@@ -244,7 +267,6 @@ struct Answer {
     head: Head,
     connection: Connection,
     giver: Giver,
-    is_read: bool,
 }
 
 /// The pieces that landed, up to the first that did not. An error only if nothing landed.

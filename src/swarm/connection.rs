@@ -1,10 +1,14 @@
-//! Connections to piece servers: requests out, heads and bodies of an exact size in, kept for reuse.
+//! Connections to piece servers: requests out, heads and bodies of an exact size in, kept for reuse. Where
+//! there are certificates they are TLS, and one made to a peer is never used to ask a seed.
 //!
 //! hyper costs three times the CPU for the same bytes. Bounds: 3 s to connect, 10 s without a byte, 8 KiB
 //! of head, 4 idle connections a server and 128 in all, each idle for 30 s at most.
 
+use super::buffer::Buffer;
 use super::request::{Fields, HEAD_BYTES_MAX};
+use crate::tls::{Callee, Stream, TlsDir, explain_read};
 use bytes::{Buf, Bytes, BytesMut};
+use futures::FutureExt;
 use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,10 +24,13 @@ const HEAD_SILENCE: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(30);
 const IDLE_PER_PEER: usize = 4;
 const IDLE_MAX: usize = 128;
+/// What an alert begins with, which is TLS's answer to a request in the clear.
+const TLS_ALERT: u8 = 21;
 
 /// One connection, between requests or within one.
 pub struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    callee: Callee,
     buffer: BytesMut,
 }
 
@@ -42,11 +49,18 @@ pub struct Head {
 }
 
 impl Connection {
-    async fn open(addr: &str) -> io::Result<Connection> {
-        let stream = timeout(CONNECT, TcpStream::connect(addr)).await??;
-        stream.set_nodelay(true)?;
+    async fn open(addr: &str, tls: Option<&TlsDir>, callee: Callee) -> io::Result<Connection> {
+        let opening = async {
+            if let Some(tls) = tls {
+                return tls.connect(addr, callee).await;
+            }
+            let tcp = TcpStream::connect(addr).await?;
+            tcp.set_nodelay(true)?;
+            Ok(Stream::Plain(tcp))
+        };
         Ok(Connection {
-            stream,
+            stream: timeout(CONNECT, opening).await??,
+            callee,
             buffer: BytesMut::with_capacity(HEAD_BYTES_MAX),
         })
     }
@@ -54,37 +68,42 @@ impl Connection {
     /// Sends a request and reads the head of its answer.
     pub async fn ask(&mut self, head: &str, body: &[u8]) -> io::Result<Head> {
         let request = [head.as_bytes(), body].concat();
-        timeout(SILENCE, self.stream.write_all(&request)).await??;
+        let sending = async {
+            self.stream.write_all(&request).await?;
+            self.stream.flush().await
+        };
+        timeout(SILENCE, sending).await??;
         loop {
             if let Some((head, len)) = parse(&self.buffer)? {
                 self.buffer.advance(len);
                 return Ok(head);
             }
-            if timeout(HEAD_SILENCE, self.stream.read_buf(&mut self.buffer)).await?? == 0 {
+            let read = timeout(HEAD_SILENCE, self.stream.read_buf(&mut self.buffer)).await?;
+            if read.map_err(explain_read)? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
 
-    /// Reads exactly `len` bytes of the body.
+    /// Reads exactly `len` bytes of the body, at most a piece.
     pub async fn read(&mut self, len: usize) -> io::Result<Bytes> {
-        let mut body = BytesMut::with_capacity(len);
-        let here = len.min(self.buffer.len());
-        body.extend_from_slice(&self.buffer.split_to(here));
-        while body.len() < len {
-            let mut rest = (&mut self.stream).take((len - body.len()) as u64);
-            if timeout(SILENCE, rest.read_buf(&mut body)).await?? == 0 {
+        let mut body = Buffer::new(len);
+        let mut at = len.min(self.buffer.len());
+        self.buffer.copy_to_slice(&mut body[..at]);
+        while at < len {
+            let read = timeout(SILENCE, self.stream.read(&mut body[at..])).await??;
+            if read == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
+            at += read;
         }
         Ok(body.freeze())
     }
 
     /// Whether the peer has left it open and quiet.
-    fn is_fresh(&self) -> bool {
-        let quiet = self.stream.try_read(&mut [0; 1]);
-        self.buffer.is_empty()
-            && quiet.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    fn is_fresh(&mut self) -> bool {
+        let told = self.stream.read(&mut [0; 1]).now_or_never();
+        self.buffer.is_empty() && told.is_none()
     }
 }
 
@@ -92,9 +111,10 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
     let invalid = |cause| io::Error::new(io::ErrorKind::InvalidData, cause);
     let mut headers = [httparse::EMPTY_HEADER; 32];
     let mut response = httparse::Response::new(&mut headers);
-    let parsed = response
-        .parse(bytes)
-        .map_err(|_| invalid("answer is not HTTP/1.1"))?;
+    let parsed = response.parse(bytes).map_err(|_| match bytes {
+        [TLS_ALERT, ..] => invalid("the other side speaks TLS: give --tls-dir here too"),
+        _ => invalid("answer is not HTTP/1.1"),
+    })?;
     let httparse::Status::Complete(len) = parsed else {
         let too_long = bytes.len() >= HEAD_BYTES_MAX;
         return if too_long {
@@ -123,25 +143,33 @@ fn parse(bytes: &[u8]) -> io::Result<Option<(Head, usize)>> {
 type Idle = HashMap<String, Vec<(Connection, Instant)>>;
 
 /// Idle connections by address. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Pool {
+    tls: Option<Arc<TlsDir>>,
     idle: Arc<Mutex<Idle>>,
 }
 
 impl Pool {
+    pub fn new(tls: Option<Arc<TlsDir>>) -> Pool {
+        let idle = Arc::default();
+        Pool { tls, idle }
+    }
+
     /// An idle connection to `addr`, or a new one.
-    pub async fn get(&self, addr: &str) -> io::Result<Connection> {
-        while let Some(connection) = self.pop(addr) {
+    pub async fn get(&self, addr: &str, callee: Callee) -> io::Result<Connection> {
+        while let Some(mut connection) = self.pop(addr, callee) {
             if connection.is_fresh() {
                 return Ok(connection);
             }
         }
-        Connection::open(addr).await
+        Connection::open(addr, self.tls.as_deref(), callee).await
     }
 
-    fn pop(&self, addr: &str) -> Option<Connection> {
+    fn pop(&self, addr: &str, callee: Callee) -> Option<Connection> {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.get_mut(addr)?.pop().map(|(connection, _)| connection)
+        let same = idle.get_mut(addr)?;
+        let at = same.iter().rposition(|(one, _)| one.callee == callee)?;
+        Some(same.swap_remove(at).0)
     }
 
     /// Keeps a connection whose last answer was read to its end.

@@ -9,6 +9,7 @@ use super::wire;
 use crate::backoff::Delays;
 use crate::metrics::METRICS;
 use crate::model::{FileKey, Geometry};
+use crate::tls::{Callee, TlsDir};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::WatchStream;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 const NEIGHBOURS_MAX: usize = 128;
 const CONNECT: Duration = Duration::from_secs(3);
@@ -28,6 +29,7 @@ pub type Geometries = Arc<dyn Fn(FileKey) -> Option<Geometry> + Send + Sync>;
 pub struct Neighbours {
     availability: Arc<Availability>,
     geometries: Geometries,
+    tls: Option<Arc<TlsDir>>,
     links: Mutex<HashMap<Arc<str>, Link>>,
 }
 
@@ -37,10 +39,15 @@ struct Link {
 }
 
 impl Neighbours {
-    pub fn new(availability: Arc<Availability>, geometries: Geometries) -> Neighbours {
+    pub fn new(
+        availability: Arc<Availability>,
+        geometries: Geometries,
+        tls: Option<Arc<TlsDir>>,
+    ) -> Neighbours {
         Neighbours {
             availability,
             geometries,
+            tls,
             links: Mutex::default(),
         }
     }
@@ -74,6 +81,7 @@ impl Neighbours {
             keys.subscribe(),
             self.availability.clone(),
             self.geometries.clone(),
+            self.tls.clone(),
         );
         Link {
             keys,
@@ -87,10 +95,14 @@ async fn listen(
     keys: watch::Receiver<BTreeSet<FileKey>>,
     availability: Arc<Availability>,
     geometries: Geometries,
+    tls: Option<Arc<TlsDir>>,
 ) {
     let mut backoff = Delays::default();
     loop {
-        let ended = stream(&addr, keys.clone(), &availability, &geometries).await;
+        let ended = match channel(&addr, tls.as_ref()) {
+            Ok(channel) => stream(&addr, channel, keys.clone(), &availability, &geometries).await,
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        };
         if let Err(status) = ended {
             tracing::debug!(peer = %addr, cause = status.message(), "have stream ended");
         }
@@ -115,19 +127,26 @@ impl Drop for Connected {
     }
 }
 
+/// Connects with the first call.
+fn channel(addr: &str, tls: Option<&Arc<TlsDir>>) -> Result<Channel, tonic::transport::Error> {
+    let endpoint = Endpoint::from_shared(format!("http://{addr}"))?
+        .connect_timeout(CONNECT)
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_while_idle(true);
+    Ok(match tls {
+        Some(tls) => tls.dial(&endpoint, Callee::Peer),
+        None => endpoint.connect_lazy(),
+    })
+}
+
 async fn stream(
     addr: &Arc<str>,
+    channel: Channel,
     keys: watch::Receiver<BTreeSet<FileKey>>,
     availability: &Availability,
     geometries: &Geometries,
 ) -> Result<(), Status> {
-    let unusable = |error: tonic::transport::Error| Status::unavailable(error.to_string());
-    let endpoint = Endpoint::from_shared(format!("http://{addr}")).map_err(unusable)?;
-    let endpoint = endpoint
-        .connect_timeout(CONNECT)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_while_idle(true);
-    let mut client = PeerClient::new(endpoint.connect().await.map_err(unusable)?);
+    let mut client = PeerClient::new(channel);
     let watches = WatchStream::new(keys).map(|keys: BTreeSet<FileKey>| v1::Watch {
         keys: keys.iter().map(|key| key.0.to_vec()).collect(),
     });

@@ -43,7 +43,7 @@ pub struct SwarmConfig {
     /// Where others reach `listener`; an unspecified IP stands for the one a seed sees this node at.
     pub piece_addr: SocketAddr,
     pub slots: Slots,
-    /// Certificates for the seeds; without them they are reached in the clear.
+    /// Certificates; without them everything is in the clear.
     pub tls: Option<Arc<TlsDir>>,
 }
 
@@ -87,7 +87,11 @@ impl Swarm {
         );
         let known = wishes.clone();
         let geometries = Arc::new(move |key| known.geometry(key));
-        let neighbours = Arc::new(Neighbours::new(availability.clone(), geometries));
+        let neighbours = Arc::new(Neighbours::new(
+            availability.clone(),
+            geometries,
+            config.tls.clone(),
+        ));
         let links = config.seeds.iter().enumerate().map(|(index, name)| {
             let parts = LinkParts {
                 index,
@@ -103,7 +107,7 @@ impl Swarm {
         });
         let swarm = Arc::new(Swarm {
             links: links.collect::<Result<_, Failure>>()?,
-            client: PieceClient::new(store.clone(), config.node_id),
+            client: PieceClient::new(store.clone(), config.node_id, config.tls.clone()),
             files,
             wishes,
             availability,
@@ -111,15 +115,21 @@ impl Swarm {
             told: Told::default(),
             store,
         });
-        swarm.spawn(config.slots, listener, shutdown);
+        swarm.spawn(config.slots, config.tls, listener, shutdown);
         Ok(swarm)
     }
 
-    fn spawn(&self, slots: Slots, listener: TcpListener, shutdown: CancellationToken) {
+    fn spawn(
+        &self,
+        slots: Slots,
+        tls: Option<Arc<TlsDir>>,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) {
         let provider = Arc::new(NodeProvider {
             files: self.files.clone(),
         });
-        let (server, grpc) = PieceServer::new(provider, slots);
+        let (server, grpc) = PieceServer::new(provider, slots, tls);
         let have = PeerServer::new(PeerService {
             files: self.files.clone(),
         });

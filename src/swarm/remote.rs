@@ -9,7 +9,7 @@ use super::v1::{self, seed_client::SeedClient};
 use super::wire;
 use crate::model::{Digest, Failure, FailureKind, Listing, Pin, Reference, Token};
 use crate::source::{Catalog, FileRef};
-use crate::tls::TlsDir;
+use crate::tls::{Callee, TlsDir};
 use async_trait::async_trait;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl RemoteSeed {
             .keep_alive_timeout(Duration::from_secs(5))
             .keep_alive_while_idle(true);
         let channel = match tls {
-            Some(tls) => tls.dial(&endpoint),
+            Some(tls) => tls.dial(&endpoint, Callee::Seed),
             None => endpoint.connect_lazy(),
         };
         Ok(RemoteSeed {

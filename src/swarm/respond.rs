@@ -3,17 +3,20 @@
 //! A slot is taken before any work. A request whose pieces must come from the hub first gives its slot back
 //! while it waits, so that pieces that are here go on flowing.
 
+use super::buffer::Buffer;
 use super::provider::{Chosen, Content, Provider, Refusal};
 use super::request::{Ask, BadRequest, Request};
 use super::server::{Asked, IDLE};
 use super::slots::{Slot, Slots};
 use crate::metrics::METRICS;
-use crate::model::{Failure, FailureKind, Geometry};
+use crate::model::{Failure, FailureKind, Geometry, PIECE_BYTES};
 use crate::store::{CacheFile, StoreError};
+use crate::tls::{Role, Stream};
 use futures::future::{Either, select};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
@@ -23,12 +26,14 @@ use tokio::time::timeout;
 /// When a refused client may ask again: about one 4 MiB transfer on a slow link.
 const RETRY_AFTER_MS: u32 = 20;
 
-/// The most bytes one sendfile call may send, so that one fast peer does not hold a runtime thread.
-const SEND_BYTES_MAX: u64 = 1 << 20;
+/// The most bytes sent at a time, so that one fast peer does not hold a runtime thread.
+const SEND_BYTES_MAX: u64 = PIECE_BYTES;
 
 /// The server's side of one connection.
 pub struct Responder {
-    pub stream: TcpStream,
+    pub stream: Stream,
+    /// The role of who asks, if it is none that is served.
+    pub stranger: Option<Role>,
     pub provider: Arc<dyn Provider>,
     pub slots: Slots,
     pub waiting: Arc<Semaphore>,
@@ -37,6 +42,7 @@ pub struct Responder {
 /// Why an answer has no pieces.
 enum Refused {
     Busy,
+    Stranger(Role),
     BadRequest(BadRequest),
     OutOfRange(u64),
     By(Refusal),
@@ -59,14 +65,16 @@ struct Answer {
 impl Responder {
     /// Answers one request. An error means that the connection is of no use any more.
     pub async fn answer(&mut self, asked: Asked) -> io::Result<()> {
-        let prepared = match asked {
-            Ok((request, body)) => self.prepare(&request, body).await,
-            Err(wrong) => Err(Refused::BadRequest(wrong)),
+        let prepared = match (self.stranger, asked) {
+            (Some(role), _) => Err(Refused::Stranger(role)),
+            (None, Ok((request, body))) => self.prepare(&request, body).await,
+            (None, Err(wrong)) => Err(Refused::BadRequest(wrong)),
         };
         match prepared {
-            Ok(answer) => self.send(answer).await,
-            Err(refused) => self.write(refusal(&refused).as_bytes()).await,
+            Ok(answer) => self.send(answer).await?,
+            Err(refused) => self.write(refusal(&refused).as_bytes()).await?,
         }
+        timeout(IDLE, self.stream.flush()).await?
     }
 
     async fn prepare(&self, request: &Request, body: Vec<u8>) -> Result<Answer, Refused> {
@@ -126,7 +134,7 @@ impl Responder {
         self.write(head.as_bytes()).await?;
         let len = answer.bytes.end - answer.bytes.start;
         match &answer.chosen.content {
-            Content::File(file) => self.send_file(&file.data(), answer.bytes.clone()).await?,
+            Content::File(file) => self.send_file(file.data(), answer.bytes.clone()).await?,
             Content::Bytes(file, piece) => {
                 let start = file.geometry().bytes(piece.index()).start;
                 let within =
@@ -148,22 +156,45 @@ impl Responder {
         timeout(IDLE, self.stream.write_all(bytes)).await?
     }
 
-    /// The kernel copies from the page cache to the socket; the file's own position is not used.
-    async fn send_file(&self, file: &File, bytes: Range<u64>) -> io::Result<()> {
-        let mut at = bytes.start as i64;
-        while (at as u64) < bytes.end {
-            let most = (bytes.end - at as u64).min(SEND_BYTES_MAX) as usize;
-            let send = || {
-                nix::sys::sendfile::sendfile64(&self.stream, file, Some(&mut at), most)
-                    .map_err(io::Error::from)
-            };
-            let sent = timeout(IDLE, self.stream.async_io(Interest::WRITABLE, send)).await??;
-            if sent == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
+    async fn send_file(&mut self, file: Arc<File>, bytes: Range<u64>) -> io::Result<()> {
+        match &mut self.stream {
+            Stream::Plain(tcp) => send_plain(tcp, &file, bytes).await,
+            tls => send_sealed(tls, file, bytes).await,
         }
-        Ok(())
     }
+}
+
+/// The kernel copies from the page cache to the socket; the file's own position is not used.
+async fn send_plain(tcp: &TcpStream, file: &File, bytes: Range<u64>) -> io::Result<()> {
+    let mut at = bytes.start as i64;
+    while (at as u64) < bytes.end {
+        let most = (bytes.end - at as u64).min(SEND_BYTES_MAX) as usize;
+        let send = || {
+            nix::sys::sendfile::sendfile64(tcp, file, Some(&mut at), most).map_err(io::Error::from)
+        };
+        let sent = timeout(IDLE, tcp.async_io(Interest::WRITABLE, send)).await??;
+        if sent == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+/// Read off the runtime, as the disk may be slow; sealed on it, a piece at a time.
+async fn send_sealed(tls: &mut Stream, file: Arc<File>, bytes: Range<u64>) -> io::Result<()> {
+    let mut at = bytes.start;
+    while at < bytes.end {
+        let len = (bytes.end - at).min(SEND_BYTES_MAX);
+        let file = file.clone();
+        let read = move || {
+            let mut buffer = Buffer::new(len as usize);
+            file.read_exact_at(&mut buffer, at).map(|()| buffer)
+        };
+        let buffer = tokio::task::spawn_blocking(read).await??;
+        timeout(IDLE, tls.write_all(&buffer)).await??;
+        at += len;
+    }
+    Ok(())
 }
 
 /// Hashes the pieces that this process has not hashed yet, off the runtime.
@@ -266,6 +297,16 @@ fn refusal(refused: &Refused) -> String {
             "503 Busy",
             format!("retry-after-ms: {RETRY_AFTER_MS}\r\n"),
             String::new(),
+        ),
+        Refused::Stranger(role) => (
+            "403 Forbidden",
+            format!(
+                "connection: close\r\nx-model-p2p-failure: {}\r\n",
+                FailureKind::Denied
+            ),
+            format!(
+                "pieces need a certificate with the role node, seed or admin, this one has {role}: check --tls-dir"
+            ),
         ),
         Refused::BadRequest(wrong) => (
             "400 Bad Request",

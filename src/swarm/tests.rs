@@ -193,7 +193,7 @@ fn serve_on(
     shutdown: &CancellationToken,
 ) -> String {
     let addr = listener.local_addr().expect("an address").to_string();
-    let (server, grpc) = PieceServer::new(provider, slots);
+    let (server, grpc) = PieceServer::new(provider, slots, None);
     tokio::spawn(server.run(listener, shutdown.clone()));
     if let Some(service) = service {
         let server = tonic::transport::Server::builder().add_service(service.into_service());

@@ -2,14 +2,18 @@
 //!
 //! The files are compared by content before a handshake, at most every two seconds: a Secret's volume swaps a
 //! symlink, which file events miss. New handshakes use the new files; connections live on. A set that cannot
-//! be used, or one caught half written, changes nothing but the log. Nothing is resumed, so that a certificate
-//! which has lost its CA cannot live on in a ticket.
+//! be used, or one caught half written, changes nothing but the log.
+//!
+//! Sessions are resumed, which spares signatures, but only among handshakes of the same files and for an hour:
+//! a certificate that has lost its CA or has expired does not live on in a ticket.
 
+use super::refusals::Refusals;
+use super::role::{AnyOf, Role};
 use super::{CA_FILE, CERT_FILE, KEY_FILE, TlsError, provider};
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::{ServerSessionMemoryCache, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::error::Error;
@@ -19,14 +23,26 @@ use std::time::{Duration, Instant};
 
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
+/// How long after a whole handshake its session may be resumed.
+const RESUMED_MAX: Duration = Duration::from_secs(3600);
+
+/// Sessions kept, about 1.5 KB each, on each side of a process.
+const SESSIONS_MAX: usize = 1024;
+
+/// The protocols of the piece port; control is HTTP/2 alone.
+pub(super) const HTTP2: &[u8] = b"h2";
+pub(super) const HTTP1: &[u8] = b"http/1.1";
+
 pub struct TlsDir {
     dir: PathBuf,
     check_every: Duration,
     state: Mutex<State>,
+    pub(super) refusals: Refusals,
 }
 
 struct State {
     checked: Instant,
+    built: Instant,
     files: Files,
     configs: Configs,
 }
@@ -42,7 +58,9 @@ struct Files {
 #[derive(Clone)]
 pub(super) struct Configs {
     pub server: Arc<ServerConfig>,
-    pub client: Arc<ClientConfig>,
+    /// Of who calls a seed, and of who calls a peer: sessions of one are never resumed by the other.
+    pub seed: Arc<ClientConfig>,
+    pub peer: Arc<ClientConfig>,
 }
 
 impl TlsDir {
@@ -55,6 +73,7 @@ impl TlsDir {
         let files = Files::read(dir)?;
         let state = State {
             checked: Instant::now(),
+            built: Instant::now(),
             configs: files.configs(dir)?,
             files,
         };
@@ -62,6 +81,7 @@ impl TlsDir {
             dir: dir.to_owned(),
             check_every,
             state: Mutex::new(state),
+            refusals: Refusals::default(),
         }))
     }
 
@@ -79,9 +99,12 @@ impl TlsDir {
 
     fn reload(&self, state: &mut State) -> Result<(), TlsError> {
         let files = Files::read(&self.dir)?;
-        if files != state.files {
+        let is_new = files != state.files;
+        if is_new || state.built.elapsed() >= RESUMED_MAX {
             state.configs = files.configs(&self.dir)?;
-            state.files = files;
+            (state.files, state.built) = (files, Instant::now());
+        }
+        if is_new {
             tracing::info!(dir = %self.dir.display(), "new certificates are in use");
         }
         Ok(())
@@ -121,20 +144,33 @@ impl Files {
             .with_protocol_versions(&[&TLS13])?
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain.clone(), key.clone_key())?;
-        server.alpn_protocols = vec![b"h2".to_vec()];
-        server.session_storage = Arc::new(NoServerSessionStorage {});
-        server.send_tls13_tickets = 0;
-        let mut client = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(&[&TLS13])?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)?;
-        client.alpn_protocols = vec![b"h2".to_vec()];
-        client.resumption = Resumption::disabled();
+        server.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+        server.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        server.send_tls13_tickets = 1;
+        let issued = WebPkiServerVerifier::builder_with_provider(roots, provider()).build()?;
+        let client = |roles| client(roles, &issued, chain.clone(), key.clone_key());
         Ok(Configs {
             server: Arc::new(server),
-            client: Arc::new(client),
+            seed: Arc::new(client(&[Role::Seed])?),
+            peer: Arc::new(client(&[Role::Node, Role::Seed])?),
         })
     }
+}
+
+fn client(
+    roles: &'static [Role],
+    issued: &Arc<WebPkiServerVerifier>,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ClientConfig, rustls::Error> {
+    let issued = issued.clone();
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyOf { roles, issued }))
+        .with_client_auth_cert(chain, key)?;
+    client.resumption = Resumption::in_memory_sessions(SESSIONS_MAX / 2);
+    Ok(client)
 }
 
 /// All certificates of a PEM text: at least one.

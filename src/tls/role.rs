@@ -2,8 +2,12 @@
 //!
 //! The names stand for no host: a seed is verified as `seed.model-p2p.dev` whatever address was dialled.
 
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 use std::fmt;
+use std::sync::Arc;
 use webpki::EndEntityCert;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,5 +48,52 @@ impl Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+/// Accepts a server of one of these roles at any address. The address remains the name that sessions are
+/// resumed by.
+#[derive(Debug)]
+pub(super) struct AnyOf {
+    pub roles: &'static [Role],
+    pub issued: Arc<WebPkiServerVerifier>,
+}
+
+impl ServerCertVerifier for AnyOf {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _address: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let role = Role::of(leaf).filter(|role| self.roles.contains(role));
+        // A role that is not among them fails by the name of the first one.
+        let name = role.unwrap_or(self.roles[0]).dns();
+        let name = ServerName::try_from(name).map_err(|error| Error::General(error.to_string()))?;
+        self.issued.verify_server_cert(leaf, rest, &name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.issued.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.issued.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.issued.supported_verify_schemes()
     }
 }

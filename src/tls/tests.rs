@@ -2,9 +2,12 @@
 
 use super::*;
 use crate::model::FailureKind;
+use rustls::HandshakeKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
@@ -118,4 +121,59 @@ fn a_directory_without_certificates_is_named_with_what_to_do() {
         text.contains("ca.crt") && text.ends_with("`model-p2p bootstrap` makes them"),
         "{text}"
     );
+}
+
+/// How the client's handshake went with a server that says a byte, as a ticket comes along with the first.
+async fn handshake(server: &Arc<TlsDir>, client: &TlsDir, callee: Callee) -> HandshakeKind {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let server = server.clone();
+    let served = tokio::spawn(async move {
+        let (tcp, _) = listener.accept().await.expect("a connection");
+        let mut shaken = server.shake(tcp).await.expect("a handshake");
+        assert_eq!((shaken.role, shaken.is_http2), (Role::Node, false));
+        shaken.stream.write_all(b"!").await.expect("sent");
+        shaken.stream.shutdown().await.expect("closed");
+    });
+    let mut stream = client.connect(&addr, callee).await.expect("a handshake");
+    assert_eq!(stream.read_u8().await.expect("a byte"), b'!');
+    served.await.expect("no panic");
+    let Stream::Tls(tls) = stream else {
+        panic!("in the clear");
+    };
+    tls.get_ref().1.handshake_kind().expect("a handshake")
+}
+
+/// A session goes on only among those who have verified each other for the same purpose by the same files.
+#[tokio::test]
+async fn sessions_are_resumed_until_the_files_change() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let now = SystemTime::now();
+    run(dir.path(), now).await;
+    let open = |role| TlsDir::open_checked(&dir.path().join(role), Duration::ZERO).expect("files");
+    let (seed, node) = (open("seed"), open("node"));
+    for kind in [
+        HandshakeKind::Full,
+        HandshakeKind::Resumed,
+        HandshakeKind::Resumed,
+    ] {
+        assert_eq!(handshake(&seed, &node, Callee::Peer).await, kind);
+    }
+    assert_eq!(
+        handshake(&seed, &node, Callee::Seed).await,
+        HandshakeKind::Full
+    );
+    for role in ["node", "seed"] {
+        std::fs::remove_dir_all(dir.path().join(role)).expect("a folder");
+        run(dir.path(), now).await;
+        assert_eq!(
+            handshake(&seed, &node, Callee::Peer).await,
+            HandshakeKind::Full,
+            "{role}"
+        );
+        assert_eq!(
+            handshake(&seed, &node, Callee::Peer).await,
+            HandshakeKind::Resumed
+        );
+    }
 }

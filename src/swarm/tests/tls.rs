@@ -1,5 +1,7 @@
 //! Who may speak with a seed over TLS, with real certificates over real sockets.
 
+mod pieces;
+
 use super::*;
 use crate::swarm::remote::RemoteSeed;
 use crate::swarm::v1::{to_node, to_seed};
@@ -18,11 +20,13 @@ struct Certificates(tempfile::TempDir);
 
 impl Certificates {
     async fn new() -> Certificates {
+        Certificates::made(SystemTime::now()).await
+    }
+
+    async fn made(at: SystemTime) -> Certificates {
         let dir = tempfile::tempdir().expect("a folder");
         let folder = CertificateFolder(dir.path().to_owned());
-        bootstrap(&folder, SystemTime::now())
-            .await
-            .expect("certificates");
+        bootstrap(&folder, at).await.expect("certificates");
         Certificates(dir)
     }
 
@@ -74,15 +78,17 @@ impl Catalog for Tokens {
 struct SecureSeed {
     addr: String,
     tokens: Arc<Tokens>,
+    content: Bytes,
     _folder: Folder,
     _stop: tokio_util::sync::DropGuard,
 }
 
 async fn secure_seed(certificates: &Certificates) -> SecureSeed {
     let (folder, shutdown) = (folder(), CancellationToken::new());
+    let content = content(3 * PIECE_BYTES + 5);
     let origin = Arc::new(MemoryOrigin {
         store: folder.store.clone(),
-        content: content(PIECE_BYTES),
+        content: content.clone(),
         reads: AtomicU64::new(0),
     });
     let control = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -100,6 +106,7 @@ async fn secure_seed(certificates: &Certificates) -> SecureSeed {
     SecureSeed {
         addr,
         tokens,
+        content,
         _folder: folder,
         _stop: shutdown.drop_guard(),
     }

@@ -4,6 +4,8 @@
 //! interleave the two sides; medians are of the rounds' ratios. Machines differ and are noisy: ratios and
 //! CPU-seconds per GB travel, GB/s do not.
 
+mod plane;
+
 use model_p2p::testing::cluster::{Cluster, HubProcess, Node};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
     if std::env::var_os("MODEL_P2P_BENCH_NETNS").is_none() {
         return in_own_network();
     }
+    model_p2p::memory::settle();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let figures = runtime.block_on(run());
     print(&figures);
@@ -62,7 +65,7 @@ async fn run() -> Vec<Figure> {
     let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     let mut cluster = Cluster::new(&base, &Cluster::bin_dir()).expect("a folder below target/");
     let mut figures = Vec::new();
-    warm_memory(&cluster.dir);
+    warm_memory(&cluster.dir, 7 << 30);
     let hub = cluster
         .hub(&["--pattern".into(), format!("big/pattern:model.bin={SIZE}")])
         .await;
@@ -71,7 +74,7 @@ async fn run() -> Vec<Figure> {
         reads(&mut cluster, &hub, &mut figures).await;
     }
     if wanted("plane") {
-        plane(&mut cluster, &hub, &mut figures).await;
+        plane::plane(&base, &mut figures).await;
     }
     figures
 }
@@ -128,13 +131,13 @@ fn read(node: Option<&Node>, mode: &str, file: &Path) -> Read {
     }
 }
 
-/// A virtual machine gets its memory from the host at the first touch, ten times slower than later ones:
-/// that is done here, not in a measurement.
-fn warm_memory(dir: &Path) {
+/// A virtual machine gets its memory from the host at the first touch, ten times slower than later ones, and
+/// some give it back when it has been free for seconds: the touch is done here, not in a measurement.
+fn warm_memory(dir: &Path, bytes: u64) {
     let path = dir.join("warm");
     let mut file = std::fs::File::create(&path).expect("a file");
-    for _ in 0..7 * 1024 {
-        std::io::Write::write_all(&mut file, &[1; MIB as usize]).expect("7 GiB of room");
+    for _ in 0..bytes / MIB {
+        std::io::Write::write_all(&mut file, &[1; MIB as usize]).expect("room");
     }
     std::fs::remove_file(path).expect("our file");
 }
@@ -265,85 +268,6 @@ fn against_native(
 fn drop_page_cache() {
     nix::unistd::sync();
     std::fs::write("/proc/sys/vm/drop_caches", "3").expect("root may drop caches");
-}
-
-/// Pieces over HTTP from a seed to four curls, against iperf3 with four streams, in turns.
-async fn plane(cluster: &mut Cluster, hub: &HubProcess, figures: &mut Vec<Figure>) {
-    let seed = cluster.seed(hub, &[]).await;
-    let node = cluster.node("filler", &seed, &[]).await;
-    let file = node
-        .publish("pod", "hf://big/pattern")
-        .await
-        .join("model.bin");
-    read(None, "seq", &file);
-    let key = largest(&seed.cache.join("files"));
-    let key = key
-        .file_name()
-        .expect("a name")
-        .to_string_lossy()
-        .into_owned();
-    let host = seed.control.split(':').next().expect("a host").to_owned();
-    let (mut rates, mut costs) = (Vec::new(), Vec::new());
-    for round in 0..=ROUNDS {
-        let (bytes, seconds, cpu) = curl_pieces(&seed.process, &host, &key);
-        let iperf = iperf(&host);
-        if round > 0 {
-            rates.push(bytes / seconds / iperf);
-            costs.push(cpu / (bytes / 1e9));
-        }
-    }
-    figure(
-        figures,
-        "piece plane, 4 connections",
-        median(rates),
-        "ratio",
-        "iperf3 -P4",
-    );
-    figure(
-        figures,
-        "piece plane, CPU of seed and curl",
-        median(costs),
-        "s/GB",
-        "",
-    );
-}
-
-fn curl_pieces(
-    seed: &model_p2p::testing::cluster::Process,
-    host: &str,
-    key: &str,
-) -> (f64, f64, f64) {
-    let (pieces, before) = (SIZE / MIB / 4, seed.usage().0);
-    let children_before = children_cpu();
-    let started = std::time::Instant::now();
-    let curls: Vec<_> = (0..4)
-        .map(|part| {
-            let url = format!(
-                "http://{host}:7441/v1/pieces/{key}/[{}-{}]",
-                part * pieces,
-                (part + 1) * pieces - 1
-            );
-            Command::new("curl")
-                .args(["-sSf", "-o", "/dev/null", &url])
-                .stdout(Stdio::null())
-                .spawn()
-                .expect("curl")
-        })
-        .collect();
-    for mut curl in curls {
-        assert!(curl.wait().expect("curl").success());
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    let cpu = seed.usage().0 - before + children_cpu() - children_before;
-    ((pieces * 4 * MIB) as f64, seconds, cpu)
-}
-
-fn children_cpu() -> f64 {
-    let usage = nix::sys::resource::getrusage(nix::sys::resource::UsageWho::RUSAGE_CHILDREN)
-        .expect("usage");
-    let seconds =
-        |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    seconds(usage.user_time()) + seconds(usage.system_time())
 }
 
 /// Bytes per second of iperf3 with four streams on the same address.
