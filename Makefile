@@ -43,7 +43,7 @@ bench:
 	@scripts/check.sh
 	@tools=$$(scripts/tools.sh) && \
 	$(CARGO) build --release --quiet --features testing --bins && \
-	target/release/bench "$$tools"
+	target/release/bench "$$tools" && target/release/swarmbench
 
 lint:
 	$(CARGO) fmt --check

@@ -88,6 +88,8 @@ pub struct SeedConfig {
     pub listen: SocketAddr,
     pub http: SocketAddr,
     pub tls_dir: Option<PathBuf>,
+    /// HOST:PORT of every seed's control service; an own one among them does no harm.
+    pub peers: Vec<String>,
     pub hubs: HubsConfig,
     /// How long a hub's permission counts while the hub cannot be asked.
     pub auth_grace: Duration,

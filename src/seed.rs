@@ -8,18 +8,26 @@ mod answers;
 mod body;
 mod catalog;
 mod digest;
+mod fellows;
+mod fellowship;
 mod guard;
 mod ingest;
 mod intake;
 mod local;
 mod origins;
+mod owned;
+mod owner;
 mod permissions;
 mod proofs;
 pub mod server;
 
 pub use catalog::LocalCatalog;
+pub use fellows::Fellows;
 pub use ingest::Ingest;
 pub use local::LocalSource;
+pub use origins::Lead;
+pub use owned::OwnedOrigin;
+pub use owner::Owners;
 pub use server::SeedServer;
 
 #[cfg(test)]

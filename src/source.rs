@@ -116,6 +116,11 @@ pub trait Origin: Send + Sync + 'static {
 
     /// Reads a piece without keeping it, for a store that has no room.
     async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure>;
+
+    /// Before pieces are given away: whoever may have to go on with this file has their hashes.
+    async fn vouch(&self, file: &FileRef, run: &Range<u32>) {
+        let _ = (file, run);
+    }
 }
 
 /// Where revisions are looked up: a seed, near or far.
@@ -143,6 +148,12 @@ pub trait Catalog: Send + Sync + 'static {
     fn is_public(&self, pin: &Pin) -> bool {
         let _ = pin;
         false
+    }
+
+    /// The pin kept for a volume here; `pin` is kept if there is none.
+    async fn volume(&self, volume: &str, pin: Option<&Pin>) -> Result<Option<Pin>, Failure> {
+        let _ = volume;
+        Ok(pin.cloned())
     }
 
     /// Forgets the pin kept for a volume that is gone for good. Best effort.

@@ -17,6 +17,8 @@ mod proofs;
 mod verify;
 
 pub use data::{CacheFile, ReadOutcome, State};
+#[cfg(feature = "testing")]
+pub use evict::{bytes_of, keys_on_disk};
 pub use index::{Index, now_s, stamp_of, stamped};
 
 use crate::metrics::METRICS;

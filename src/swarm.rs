@@ -18,7 +18,7 @@ pub mod events;
 pub mod failure;
 mod have;
 mod ledger;
-mod link;
+pub mod link;
 mod neighbours;
 pub mod node;
 mod observer;
@@ -38,6 +38,7 @@ pub mod wire;
 mod wishes;
 
 pub use events::Relay;
+pub use ledger::Ledger;
 pub use node::{Swarm, SwarmConfig};
 pub use remote::RemoteCatalog;
 pub use seeding::SeedProvider;

@@ -3,4 +3,5 @@
 pub mod cluster;
 pub mod hub;
 pub mod kubelet;
+pub mod nets;
 pub mod pattern;

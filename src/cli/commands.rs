@@ -232,6 +232,15 @@ pub struct SeedArgs {
         value_name = "SECONDS"
     )]
     auth_grace: u64,
+    /// Control address of every seed, where there are several; repeatable
+    #[arg(
+        long,
+        env = "MODEL_P2P_PEERS",
+        hide_env = true,
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    peers: Vec<String>,
     #[command(flatten)]
     transport: TransportArgs,
     #[command(flatten)]
@@ -394,6 +403,7 @@ impl SeedArgs {
             listen: self.listen,
             http: self.operations.http,
             tls_dir: self.transport.tls_dir()?,
+            peers: self.peers,
             auth_grace: std::time::Duration::from_secs(self.auth_grace),
             hubs: self.hubs.config()?,
             cache: self.cache.config()?,

@@ -6,6 +6,7 @@
 //! [`Permissions`]. With the hub unreachable, the last known commit of a branch serves those who may read it then.
 
 use super::answers::Answers;
+use super::fellows::Fellows;
 use super::ingest::HubSet;
 use super::permissions::Permissions;
 use crate::hub::HubError;
@@ -38,6 +39,8 @@ pub struct LocalCatalog {
     branches: Answers<(Reference, Asker), Pin>,
     permissions: Permissions,
     listings: Answers<Pin, Arc<Listing>>,
+    /// The other seeds, who keep the pins of volumes too.
+    fellows: Option<Arc<Fellows>>,
 }
 
 impl LocalCatalog {
@@ -49,7 +52,45 @@ impl LocalCatalog {
             hubs,
             branches: Answers::new(BRANCH_TTL, ANSWERS_MAX),
             listings: Answers::new(Duration::from_secs(3600), LISTINGS_MAX),
+            fellows: None,
         }
+    }
+
+    pub fn with_fellows(self, fellows: Arc<Fellows>) -> LocalCatalog {
+        LocalCatalog {
+            fellows: Some(fellows),
+            ..self
+        }
+    }
+
+    /// What another seed keeps for a volume, after it was offered `pin`. Who does not answer is passed over.
+    async fn ask_fellows(&self, volume: &str, pin: Option<&Pin>) -> Option<Pin> {
+        let others = self.fellows.iter().flat_map(|fellows| fellows.others());
+        let up = others.filter(|fellow| fellow.is_up());
+        let asked = up.map(|fellow| fellow.volume(volume, pin.map(ToString::to_string)));
+        let answers = futures::future::join_all(asked).await;
+        answers
+            .into_iter()
+            .flatten()
+            .flatten()
+            .find_map(|pin| pin.parse().ok())
+    }
+
+    fn keep_volume(&self, volume: &str, pin: &Pin) -> Result<Pin, Failure> {
+        let index = self.store.index();
+        let value = stamped(&pin.to_string());
+        let kept = index.put_record_once(VOLUMES, volume, value.as_bytes());
+        index.keep_newest(VOLUMES, VOLUMES_MAX).map_err(internal)?;
+        Ok(parse_pin(&kept.map_err(internal)?).unwrap_or_else(|| pin.clone()))
+    }
+
+    fn kept_volume(&self, volume: &str) -> Result<Option<Pin>, Failure> {
+        let record = self.store.index().record(VOLUMES, volume);
+        let damaged = || Failure::new(FailureKind::Internal, "a damaged pin record");
+        let bytes = record.map_err(internal)?;
+        bytes
+            .map(|bytes| parse_pin(&bytes).ok_or_else(damaged))
+            .transpose()
     }
 
     async fn resolve_branch(
@@ -137,21 +178,23 @@ impl Catalog for LocalCatalog {
         let Some(volume) = volume else {
             return self.resolve_branch(reference, token).await;
         };
-        if let Some(bytes) = self
-            .store
-            .index()
-            .record(VOLUMES, volume)
-            .map_err(internal)?
-        {
-            return parse_pin(&bytes)
-                .ok_or_else(|| Failure::new(FailureKind::Internal, "a damaged pin record"));
+        if let Some(pin) = self.kept_volume(volume)? {
+            return Ok(pin);
+        }
+        if let Some(pin) = self.ask_fellows(volume, None).await {
+            return self.keep_volume(volume, &pin);
         }
         let pin = self.resolve_branch(reference, token).await?;
-        let index = self.store.index();
-        let value = stamped(&pin.to_string());
-        let kept = index.put_record_once(VOLUMES, volume, value.as_bytes());
-        index.keep_newest(VOLUMES, VOLUMES_MAX).map_err(internal)?;
-        Ok(parse_pin(&kept.map_err(internal)?).unwrap_or(pin))
+        let pin = self.keep_volume(volume, &pin)?;
+        let _ = self.ask_fellows(volume, Some(&pin)).await;
+        Ok(pin)
+    }
+
+    async fn volume(&self, volume: &str, pin: Option<&Pin>) -> Result<Option<Pin>, Failure> {
+        match pin {
+            Some(pin) => self.keep_volume(volume, pin).map(Some),
+            None => self.kept_volume(volume),
+        }
     }
 
     async fn listing(&self, pin: &Pin, token: Option<&Token>) -> Result<Arc<Listing>, Failure> {

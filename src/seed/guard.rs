@@ -1,7 +1,7 @@
 //! Who may call what on a seed's control port.
 //!
 //! One table, by role. A call that is not in it is refused to everybody but nodes and admins, and so is one
-//! that comes without a role. Guards TLS only: in the clear everybody who reaches the port may do everything.
+//! that comes without a role. What seeds say to each other no one else may say. Guards TLS only: in the clear everybody who reaches the port may do everything.
 
 use crate::model::{Failure, FailureKind};
 use crate::swarm::failure::status_of;
@@ -12,14 +12,18 @@ use axum::response::Response;
 use tonic::Status;
 use tonic::service::Routes;
 
-/// What a controller may call; nodes and admins may call everything.
+/// What a controller may call; nodes and admins may call everything that is not among seeds.
 const CONTROLLER: [&str; 3] = ["Resolve", "Listing", "Events"];
 
+/// Among seeds: what is said there is believed. Beside it a seed copies as a node does.
+const SEED: [&str; 5] = ["Ownership", "Keep", "Volume", "Session", "Prove"];
+
 fn may(role: Role, method: &str) -> bool {
+    let among_seeds = SEED[..3].contains(&method);
     match role {
-        Role::Node | Role::Admin => true,
+        Role::Node | Role::Admin => !among_seeds,
         Role::Controller => CONTROLLER.contains(&method),
-        Role::Seed => false,
+        Role::Seed => SEED.contains(&method),
     }
 }
 

@@ -8,7 +8,7 @@
 use super::answers::Answers;
 use super::body::Taken;
 use super::digest;
-use super::origins::{Origins, Reading, Waiting};
+use super::origins::{Lead, Origins, Reading, Waiting};
 use super::proofs::Claim;
 use crate::hub::{ByteStream, Hub, HubError, Hubs};
 use crate::metrics::METRICS;
@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -59,6 +59,7 @@ struct Shared {
     claims: Answers<Claim, ()>,
     demand: Semaphore,
     bulk: Semaphore,
+    lead: OnceLock<Lead>,
 }
 
 impl Ingest {
@@ -70,10 +71,16 @@ impl Ingest {
             claims: Answers::new(CLAIMS_TTL, CLAIMS_MAX),
             demand: Semaphore::new(DEMAND_REQUESTS),
             bulk: Semaphore::new(BULK_REQUESTS),
+            lead: OnceLock::new(),
         };
         Ingest {
             shared: Arc::new(shared),
         }
+    }
+
+    /// Bounds how far bulk reading runs ahead of what was passed on; before any reading.
+    pub fn set_lead(&self, lead: Lead) {
+        let _ = self.shared.lead.set(lead);
     }
 
     pub(super) fn store(&self) -> &Store {
@@ -204,11 +211,20 @@ impl Ingest {
     async fn bulk(self, origins: Arc<Origins>) {
         let mut runs = tokio::task::JoinSet::new();
         loop {
-            let next = origins.next_run();
+            let lead = self.shared.lead.get();
+            let next = origins.next_run(lead);
             if let Some((file, run)) = next {
                 runs.spawn(self.clone().bulk_run(origins.clone(), file, run));
-            } else if runs.join_next().await.is_none() && origins.stop_bulk() {
-                return;
+                continue;
+            }
+            match (runs.is_empty(), lead) {
+                (true, _) if origins.stop_bulk() => return,
+                (true, Some(lead)) => origins.pause(lead).await,
+                (false, Some(lead)) => tokio::select! {
+                    _ = runs.join_next() => {}
+                    () = origins.pause(lead) => {}
+                },
+                _ => drop(runs.join_next().await),
             }
         }
     }

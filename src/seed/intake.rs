@@ -59,15 +59,15 @@ impl Intake {
         self.wanted = Bitfield::new(self.geometry.pieces());
     }
 
-    /// Starts the next bulk request, cut around what is here or under way. `None` when nothing is left to
-    /// start or enough is under way.
-    pub fn start_run(&mut self, have: &Bitfield) -> Option<Range<u32>> {
-        if self.bulk_runs == RUNS_MAX {
+    /// Starts the next bulk request, cut around what is here or under way and of `most` pieces. `None` when
+    /// nothing is left to start or enough is under way.
+    pub fn start_run(&mut self, have: &Bitfield, most: u32) -> Option<Range<u32>> {
+        if self.bulk_runs == RUNS_MAX || most == 0 {
             return None;
         }
         let open = self.wanted.minus(have);
         let first = self.next(have)?;
-        let limit = first.saturating_add(self.run_pieces);
+        let limit = first.saturating_add(self.run_pieces.min(most));
         let end = (first..limit).find(|index| !open.get(*index) || self.is_in_flight(*index));
         let run = first..end.unwrap_or(limit);
         self.in_flight.push(run.clone());
@@ -108,6 +108,11 @@ impl Intake {
         self.in_flight.iter().any(|run| run.contains(&index))
     }
 
+    /// Pieces under way.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.iter().map(|run| run.len() as u32).sum()
+    }
+
     pub fn is_idle(&self) -> bool {
         self.in_flight.is_empty()
     }
@@ -137,14 +142,21 @@ mod tests {
         let mut intake = intake();
         let mut have = Bitfield::new(PIECES);
         have.set(2, true);
-        assert!(intake.start_run(&have).is_none(), "nobody wants anything");
+        assert!(
+            intake.start_run(&have, u32::MAX).is_none(),
+            "nobody wants anything"
+        );
         intake.want(&Bitfield::full(PIECES));
         assert!(intake.start_piece(5) && !intake.start_piece(5));
-        assert_eq!(intake.start_run(&have), Some(0..2));
-        assert_eq!(intake.start_run(&have), Some(3..5));
-        assert_eq!(intake.start_run(&have), Some(6..10));
-        assert_eq!(intake.start_run(&have), Some(10..14));
-        assert_eq!(intake.start_run(&have), None, "four are under way");
+        assert_eq!(intake.start_run(&have, u32::MAX), Some(0..2));
+        assert_eq!(intake.start_run(&have, u32::MAX), Some(3..5));
+        assert_eq!(intake.start_run(&have, u32::MAX), Some(6..10));
+        assert_eq!(intake.start_run(&have, u32::MAX), Some(10..14));
+        assert_eq!(
+            intake.start_run(&have, u32::MAX),
+            None,
+            "four are under way"
+        );
         assert_eq!(
             intake.bytes(&(299..300)).end,
             u64::from(PIECES) * PIECE_BYTES - 9
@@ -157,7 +169,7 @@ mod tests {
         intake.want(&Bitfield::full(PIECES));
         let have = Bitfield::new(PIECES);
         for (expected, took_ms) in [(4, 10), (16, 10), (64, 10_000), (3, 1)] {
-            let run = intake.start_run(&have).expect("work");
+            let run = intake.start_run(&have, u32::MAX).expect("work");
             assert_eq!(run.len(), expected);
             intake.end_run(&run, run.len() as u32, Duration::from_millis(took_ms));
         }
@@ -176,7 +188,7 @@ mod tests {
                     let mut need = Bitfield::new(PIECES);
                     (index..(index + 40).min(PIECES)).for_each(|i| need.set(i, true));
                     intake.want(&need);
-                    for i in intake.start_run(&have).into_iter().flatten() { started[i as usize] += 1; }
+                    for i in intake.start_run(&have, u32::MAX).into_iter().flatten() { started[i as usize] += 1; }
                 } else if intake.start_piece(index) {
                     started[index as usize] += 1;
                 }

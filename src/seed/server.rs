@@ -4,7 +4,10 @@
 //! 10 s and ends with its stream. Small files that are final in the seed's store travel with a listing:
 //! config, tokenizer, index and the like, 4 MiB a revision.
 
+use super::fellowship::Fellowship;
 use super::guard::guarded;
+use super::owned::OwnedOrigin;
+use super::owner::Owners;
 use crate::model::{Entry, Failure, FailureKind, Listing, PIECE_BYTES, Pin, Reference, Token};
 use crate::source::{Catalog, Origin};
 use crate::store::{ReadOutcome, State, Store};
@@ -42,10 +45,11 @@ pub struct SeedServer {
     tracker: Arc<Tracker>,
     pieces: SeedProvider,
     service: SeedService,
+    fellowship: Option<Fellowship>,
 }
 
 impl SeedServer {
-    /// `name` tells seeds apart: the StatefulSet's ordinal name, or one from a list.
+    /// A seed that is alone. `name` tells seeds apart: the StatefulSet's ordinal name, or one from a list.
     pub fn new(
         name: String,
         store: Store,
@@ -56,6 +60,29 @@ impl SeedServer {
         SeedServer {
             service: SeedService::new(tracker.clone(), catalog, origin.clone()),
             pieces: SeedProvider::new(tracker.clone(), origin),
+            tracker,
+            fellowship: None,
+        }
+    }
+
+    /// One seed of several.
+    pub fn among(
+        owners: Arc<Owners>,
+        tracker: Arc<Tracker>,
+        origin: OwnedOrigin,
+        catalog: Arc<dyn Catalog>,
+    ) -> SeedServer {
+        let shared: Arc<dyn Origin> = Arc::new(origin.clone());
+        let mut service = SeedService::new(tracker.clone(), catalog.clone(), shared.clone());
+        service.owned = Some(origin);
+        SeedServer {
+            service,
+            pieces: SeedProvider::new(tracker.clone(), shared),
+            fellowship: Some(Fellowship {
+                owners,
+                store: tracker.store().clone(),
+                catalog,
+            }),
             tracker,
         }
     }
@@ -78,7 +105,12 @@ impl SeedServer {
         let (server, _no_grpc) =
             PieceServer::new(Arc::new(self.pieces), Slots::of_seed(), tls.clone());
         let serving = tokio::spawn(server.run(pieces, shutdown.clone()));
-        let served = serve(self.service, control, tls, shutdown.clone());
+        let mut routes = Routes::new(self.service.into_service());
+        if let Some(fellowship) = self.fellowship {
+            tokio::spawn(watch(fellowship.owners.clone(), shutdown.clone()));
+            routes = routes.add_service(fellowship.into_service());
+        }
+        let served = serve(routes, control, tls, shutdown.clone());
         // Nodes' sessions and controllers' event streams have no end of their own.
         let drained = shutdown.cancelled().then(|()| tokio::time::sleep(DRAIN));
         let served = tokio::select! {
@@ -91,13 +123,18 @@ impl SeedServer {
     }
 }
 
+async fn watch(owners: Arc<Owners>, shutdown: CancellationToken) {
+    let fellows = owners.fellows.clone();
+    fellows.watch(|_| owners.doubt(), shutdown).await;
+}
+
 async fn serve(
-    service: SeedService,
+    routes: Routes,
     control: TcpListener,
     tls: Option<Arc<TlsDir>>,
     shutdown: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let (routes, mut server) = (Routes::new(service.into_service()), Server::builder());
+    let mut server = Server::builder();
     let ended = shutdown.cancelled_owned();
     match tls {
         None => {
@@ -119,6 +156,8 @@ pub struct SeedService {
     catalog: Arc<dyn Catalog>,
     origin: Arc<dyn Origin>,
     relay: Arc<Relay>,
+    /// Where there are several seeds.
+    owned: Option<OwnedOrigin>,
 }
 
 impl SeedService {
@@ -132,6 +171,7 @@ impl SeedService {
             catalog,
             origin,
             relay: Arc::default(),
+            owned: None,
         }
     }
 
@@ -221,85 +261,89 @@ impl seed_server::Seed for SeedService {
         let (sender, receiver) = mpsc::channel(session::QUEUE);
         let welcome = Some(to_node::Message::Welcome(self.tracker.welcome()));
         let _ = sender.send(Ok(v1::ToNode { message: welcome })).await;
-        tokio::spawn(converse(
-            self.tracker.clone(),
-            self.origin.clone(),
-            self.relay.clone(),
+        let conversation = Conversation {
+            tracker: self.tracker.clone(),
+            origin: self.origin.clone(),
+            relay: self.relay.clone(),
+            owned: self.owned.clone(),
             session,
-            inbound,
-            sender,
-        ));
+        };
+        tokio::spawn(conversation.run(inbound, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }
 
-/// Listens and tells until either side ends.
-async fn converse(
+/// One node's stream.
+struct Conversation {
     tracker: Arc<Tracker>,
     origin: Arc<dyn Origin>,
     relay: Arc<Relay>,
+    owned: Option<OwnedOrigin>,
     session: Arc<Session>,
-    inbound: Streaming<v1::ToSeed>,
-    sender: mpsc::Sender<Result<v1::ToNode, Status>>,
-) {
-    tracing::info!(node = %session.node, addr = %session.addr, "node joined");
-    tokio::select! {
-        () = listen(&tracker, &origin, &relay, &session, inbound) => {}
-        () = session::tell(tracker.clone(), session.clone(), sender) => {}
-    }
-    tracker.leave(&session);
-    tracing::info!(node = %session.node, "node left");
 }
 
-async fn listen(
-    tracker: &Arc<Tracker>,
-    origin: &Arc<dyn Origin>,
-    relay: &Relay,
-    session: &Session,
-    mut inbound: Streaming<v1::ToSeed>,
-) {
-    while let Ok(Some(told)) = inbound.message().await {
-        match told.message {
-            Some(to_seed::Message::Interest(interest)) => {
-                interested(tracker, origin, session, &interest)
-            }
-            Some(to_seed::Message::NoInterest(none)) => {
-                if let Some(key) = wire::key_of(&none.key) {
-                    tracker.no_interest(session, key);
+impl Conversation {
+    /// Listens and tells until either side ends.
+    async fn run(
+        self,
+        inbound: Streaming<v1::ToSeed>,
+        sender: mpsc::Sender<Result<v1::ToNode, Status>>,
+    ) {
+        let (tracker, session) = (&self.tracker, &self.session);
+        tracing::info!(node = %session.node, addr = %session.addr, "node joined");
+        tokio::select! {
+            () = self.listen(inbound) => {}
+            () = session::tell(tracker.clone(), session.clone(), sender) => {}
+        }
+        tracker.leave(session);
+        tracing::info!(node = %session.node, "node left");
+    }
+
+    async fn listen(&self, mut inbound: Streaming<v1::ToSeed>) {
+        let (tracker, session) = (&self.tracker, &self.session);
+        while let Ok(Some(told)) = inbound.message().await {
+            match told.message {
+                Some(to_seed::Message::Interest(interest)) => self.interested(&interest),
+                Some(to_seed::Message::NoInterest(none)) => {
+                    if let Some(key) = wire::key_of(&none.key) {
+                        tracker.no_interest(session, key);
+                    }
                 }
+                Some(to_seed::Message::Counts(counts)) => tracker.counts(session, &counts),
+                Some(to_seed::Message::Report(report)) => {
+                    tracing::warn!(node = %session.node, culprit = %report.peer, piece = report.piece, "corrupt piece reported");
+                }
+                Some(to_seed::Message::Event(event)) => self.relay.tell(event),
+                Some(to_seed::Message::Reach(reach)) => tracker.reaches(session, &reach),
+                Some(to_seed::Message::Inventory(inventory)) => {
+                    tracker.inventory(session, &inventory)
+                }
+                // A second hello, and messages of later releases.
+                _ => {}
             }
-            Some(to_seed::Message::Counts(counts)) => tracker.counts(session, &counts),
-            Some(to_seed::Message::Report(report)) => {
-                tracing::warn!(node = %session.node, culprit = %report.peer, piece = report.piece, "corrupt piece reported");
-            }
-            Some(to_seed::Message::Event(event)) => relay.tell(event),
-            // A second hello, inventories nobody asked for, and messages of later releases.
-            _ => {}
         }
     }
-}
 
-fn interested(
-    tracker: &Arc<Tracker>,
-    origin: &Arc<dyn Origin>,
-    session: &Session,
-    interest: &v1::Interest,
-) {
-    let Some(file) = wire::file_of(interest) else {
-        tracing::warn!(node = %session.node, path = %interest.path, "malformed interest ignored");
-        return;
-    };
-    // What an earlier process completed and never announced is checked now, once a node and session.
-    if tracker
-        .store()
-        .get(file.key)
-        .is_some_and(|cache| cache.state() == State::Whole)
-    {
-        let (origin, file) = (origin.clone(), file.clone());
-        tokio::spawn(async move { origin.settle(&file).await });
-    }
-    if let Err(error) = tracker.interest(session, file) {
-        tracing::warn!(node = %session.node, path = %interest.path, %error, "cannot hold this file");
+    fn interested(&self, interest: &v1::Interest) {
+        let (tracker, session) = (&self.tracker, &self.session);
+        let Some(file) = wire::file_of(interest) else {
+            tracing::warn!(node = %session.node, path = %interest.path, "malformed interest ignored");
+            return;
+        };
+        // What an earlier process completed and never announced is checked now, once a node and session.
+        let state = tracker.store().get(file.key).map(|cache| cache.state());
+        if state == Some(State::Whole) {
+            let (origin, file) = (self.origin.clone(), file.clone());
+            tokio::spawn(async move { origin.settle(&file).await });
+        }
+        let key = file.key;
+        if let Err(error) = tracker.interest(session, file) {
+            tracing::warn!(node = %session.node, path = %interest.path, %error, "cannot hold this file");
+        }
+        if let Some(owned) = self.owned.clone() {
+            // So that the node hears whose file it is, also one that asks for nothing more.
+            tokio::spawn(async move { drop(owned.owner(key).await) });
+        }
     }
 }
 

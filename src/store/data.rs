@@ -110,6 +110,17 @@ impl CacheFile {
         self.lock().map.have()
     }
 
+    /// The pieces whose hash is known.
+    pub fn known(&self) -> Bitfield {
+        self.lock().map.known()
+    }
+
+    /// The pieces whose hash is known and that are not here: somebody else has read them.
+    pub fn orphans(&self) -> Bitfield {
+        let pieces = self.lock();
+        pieces.map.known().minus(&pieces.map.have())
+    }
+
     /// The number of pieces here.
     pub fn count(&self) -> u32 {
         self.lock().count

@@ -82,7 +82,15 @@ impl PieceMap {
     }
 
     pub fn have(&self) -> Bitfield {
-        let at = layout(self.geometry).have;
+        self.field(layout(self.geometry).have)
+    }
+
+    /// The pieces whose hash is known.
+    pub fn known(&self) -> Bitfield {
+        self.field(layout(self.geometry).known)
+    }
+
+    fn field(&self, at: usize) -> Bitfield {
         let pieces = self.geometry.pieces();
         Bitfield::from_bytes(self.bytes[at..at + bits(self.geometry)].to_vec(), pieces)
             .unwrap_or_else(|| Bitfield::new(pieces))

@@ -11,6 +11,7 @@ use crate::model::{Bitfield, FileKey};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// A wanted piece is served by the seed itself to this many nodes before it names a holder.
 const WANTED_GIFTS: u16 = 2;
@@ -18,6 +19,7 @@ const WANTED_GIFTS: u16 = 2;
 #[derive(Default)]
 pub struct Ledger {
     files: Mutex<HashMap<FileKey, Book>>,
+    given: Notify,
 }
 
 #[derive(Default)]
@@ -84,6 +86,11 @@ impl Ledger {
             run,
             is_done: false,
         }
+    }
+
+    /// Resolves when the next gift has ended.
+    pub async fn given(&self) {
+        self.given.notified().await;
     }
 
     /// The pieces that nobody was given yet.
@@ -188,6 +195,7 @@ impl Drop for Gift {
         if let Some(book) = self.ledger.lock().get_mut(&self.key) {
             book.end(&self.node, &self.run, self.is_done);
         }
+        self.ledger.given.notify_waiters();
     }
 }
 

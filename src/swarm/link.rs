@@ -13,19 +13,24 @@ use super::wishes::Wishes;
 use crate::backoff::Delays;
 use crate::model::{FileKey, Pin, Token};
 use crate::store::{CacheFile, StoreError};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 /// A connection lost for less than this may come back before anyone else is asked.
-const GRACE: Duration = Duration::from_secs(3);
+pub const GRACE: Duration = Duration::from_secs(3);
 const WELCOME: Duration = Duration::from_secs(10);
 const COUNTS: Duration = Duration::from_secs(5);
+
+/// The node id of a seed where it copies from others.
+pub fn seed_node(name: &str) -> String {
+    format!("seed/{name}")
+}
 
 /// What a link works with.
 pub struct LinkParts {
@@ -34,19 +39,25 @@ pub struct LinkParts {
     pub wishes: Arc<Wishes>,
     pub files: Arc<Recent>,
     pub neighbours: Arc<Neighbours>,
+    /// The seeds that are connected, by the names they give themselves, and the index of each; shared by all links.
+    pub reach: Arc<watch::Sender<Reached>>,
 }
+
+pub type Reached = BTreeMap<String, usize>;
 
 pub struct SeedLink {
     pub seed: RemoteSeed,
     parts: LinkParts,
     state: Mutex<LinkState>,
-    wake: Notify,
     news: mpsc::Sender<to_seed::Message>,
     told: Mutex<Option<mpsc::Receiver<to_seed::Message>>>,
 }
 
 struct LinkState {
     piece_addr: Option<String>,
+    /// What the seed calls itself.
+    name: Option<String>,
+    is_self: bool,
     since: Instant,
 }
 
@@ -56,6 +67,7 @@ struct Said {
     /// Where each file is read, and with which token.
     interests: HashMap<FileKey, (Arc<Pin>, Option<Token>)>,
     counts: HashMap<FileKey, u32>,
+    reach: Reached,
 }
 
 impl SeedLink {
@@ -66,9 +78,10 @@ impl SeedLink {
             parts,
             state: Mutex::new(LinkState {
                 piece_addr: None,
+                name: None,
+                is_self: false,
                 since: Instant::now(),
             }),
-            wake: Notify::new(),
             news,
             told: Mutex::new(Some(told)),
         }
@@ -83,15 +96,16 @@ impl SeedLink {
             .clone()
     }
 
+    /// What the seed calls itself, once it was connected.
+    pub fn seed_name(&self) -> Option<String> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.name.clone()
+    }
+
     /// Connected, or not for long enough to be given up.
     pub fn is_likely_up(&self) -> bool {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.piece_addr.is_some() || state.since.elapsed() < GRACE
-    }
-
-    /// The wishes have changed.
-    pub fn wake(&self) {
-        self.wake.notify_one();
     }
 
     /// Tells the seed a report or an event; dropped when 64 are waiting already.
@@ -99,12 +113,42 @@ impl SeedLink {
         let _ = self.news.try_send(news);
     }
 
-    fn set_piece_addr(&self, piece_addr: Option<String>) {
+    fn welcomed_itself(&self) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.piece_addr.is_some() != piece_addr.is_some() {
-            state.since = Instant::now();
+        state.is_self = true;
+    }
+
+    fn is_self(&self) -> bool {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_self
+    }
+
+    fn welcomed(&self, welcome: v1::Welcome) {
+        let piece_addr = self.reachable(&welcome.piece_addr);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.since = Instant::now();
+        state.piece_addr = Some(piece_addr);
+        state.name = Some(welcome.seed.clone());
+        drop(state);
+        let reach = &self.parts.reach;
+        reach.send_modify(|reach| {
+            reach.insert(welcome.seed, self.parts.index);
+        });
+    }
+
+    fn lost(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.piece_addr.take().is_none() {
+            return;
         }
-        state.piece_addr = piece_addr;
+        state.since = Instant::now();
+        let name = state.name.clone().unwrap_or_default();
+        drop(state);
+        self.parts.reach.send_modify(|reach| {
+            reach.remove(&name);
+        });
     }
 
     /// Keeps the stream up until `shutdown`.
@@ -121,10 +165,12 @@ impl SeedLink {
         loop {
             let ended = shutdown.run_until_cancelled(self.session(&mut news)).await;
             let was_up = self.piece_addr().is_some();
-            self.set_piece_addr(None);
+            self.lost();
             match ended {
                 None => return,
                 Some(Ok(())) => {}
+                // Its own address among those of all seeds.
+                Some(Err(_)) if self.is_self() => return,
                 Some(Err(status)) => {
                     tracing::info!(seed = %self.seed.name, cause = text_of(&status), "seed is not connected")
                 }
@@ -159,7 +205,11 @@ impl SeedLink {
                 "the seed's first message is no welcome",
             ));
         };
-        self.set_piece_addr(Some(self.reachable(&welcome.piece_addr)));
+        if seed_node(&welcome.seed) == self.parts.hello.node {
+            self.welcomed_itself();
+            return Err(Status::already_exists("this is the process itself"));
+        }
+        self.welcomed(welcome);
         let mut saying = std::pin::pin!(self.say(sender, news));
         loop {
             tokio::select! {
@@ -191,13 +241,18 @@ impl SeedLink {
         news: &mut mpsc::Receiver<to_seed::Message>,
     ) {
         let mut said = Said::default();
+        let mut reach = self.parts.reach.subscribe();
+        let mut wishes = self.parts.wishes.changes();
         let mut counts = tokio::time::interval(COUNTS);
         loop {
+            wishes.borrow_and_update();
             let mut messages = self.new_interests(&mut said);
+            messages.extend(new_reach(&mut said, &reach.borrow_and_update()));
             tokio::select! {
                 biased;
                 () = std::future::ready(()), if !messages.is_empty() => {}
-                () = self.wake.notified() => {}
+                _ = wishes.changed() => {}
+                _ = reach.changed() => {}
                 Some(news) = news.recv() => messages.push(news),
                 _ = counts.tick() => messages.extend(self.new_counts(&mut said)),
             }
@@ -255,6 +310,8 @@ impl SeedLink {
     async fn take(&self, told: v1::ToNode) {
         let ended = match told.message {
             Some(to_node::Message::PeerSet(set)) => return self.take_peers(&set),
+            Some(to_node::Message::Owner(owner)) => return self.take_owner(&owner),
+            Some(to_node::Message::AskInventory(ask)) => return self.tell(self.inventory(&ask)),
             Some(to_node::Message::Hashes(hashes)) => return self.take_hashes(&hashes),
             Some(to_node::Message::Final(last)) => match <[u8; 32]>::try_from(last.root) {
                 Ok(root) => {
@@ -287,6 +344,27 @@ impl SeedLink {
         }
     }
 
+    /// Goes to the owner if this node reaches it; else this seed copies from it.
+    fn take_owner(&self, owner: &v1::Owner) {
+        let index = self.parts.reach.borrow().get(&owner.seed).copied();
+        if let (Some(key), Some(index)) = (wire::key_of(&owner.key), index) {
+            self.parts.wishes.set_owner(key, &owner.seed, index);
+        }
+    }
+
+    fn inventory(&self, ask: &v1::AskInventory) -> to_seed::Message {
+        let keys = ask.keys.iter().filter_map(|key| wire::key_of(key));
+        let bitmap = |key: FileKey| {
+            let bits = self.parts.files.peek(key)?.have();
+            Some(v1::Bitmap {
+                key: key.0.to_vec(),
+                bits: bits.as_bytes().to_vec(),
+            })
+        };
+        let files = keys.filter_map(bitmap).collect();
+        to_seed::Message::Inventory(v1::Inventory { files })
+    }
+
     fn take_hashes(&self, hashes: &v1::Hashes) {
         let Some(file) = self.file(&hashes.key) else {
             return;
@@ -317,6 +395,13 @@ impl SeedLink {
             .await
             .unwrap_or(Ok(()))
     }
+}
+
+fn new_reach(said: &mut Said, reach: &Reached) -> Option<to_seed::Message> {
+    let is_news = said.reach != *reach;
+    said.reach.clone_from(reach);
+    let seeds = reach.keys().cloned().collect();
+    is_news.then_some(to_seed::Message::Reach(v1::Reach { seeds }))
 }
 
 fn message(message: to_seed::Message) -> v1::ToSeed {

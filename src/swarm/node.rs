@@ -8,7 +8,7 @@
 use super::availability::Availability;
 use super::client::{PieceClient, TransferError};
 use super::have::PeerService;
-use super::link::{LinkParts, SeedLink};
+use super::link::{GRACE, LinkParts, Reached, SeedLink};
 use super::neighbours::Neighbours;
 use super::observer::Told;
 use super::peers::Peers;
@@ -16,7 +16,7 @@ use super::provider::NodeProvider;
 use super::recent::Recent;
 use super::remote::{RemoteSeed, no_seed, rank};
 use super::server::PieceServer;
-use super::slots::Slots;
+use super::slots::{Class, Slots};
 use super::v1::{self, peer_server::PeerServer, to_seed::Message};
 use super::wishes::{Wish, Wishes};
 use crate::model::{Failure, FailureKind, FileKey, Token};
@@ -25,9 +25,10 @@ use crate::store::{CacheFile, Store};
 use crate::tls::TlsDir;
 use async_trait::async_trait;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -45,6 +46,8 @@ pub struct SwarmConfig {
     pub slots: Slots,
     /// Certificates; without them everything is in the clear.
     pub tls: Option<Arc<TlsDir>>,
+    /// A seed that copies what others own: it serves its pieces itself.
+    pub is_seed: bool,
 }
 
 impl SwarmConfig {
@@ -56,6 +59,7 @@ impl SwarmConfig {
             piece_addr,
             slots: Slots::of_node(),
             tls: None,
+            is_seed: false,
         }
     }
 }
@@ -70,6 +74,8 @@ pub struct Swarm {
     pub(super) store: Store,
     pub(super) links: Vec<Arc<SeedLink>>,
     pub(super) told: Told,
+    reach: Arc<watch::Sender<Reached>>,
+    is_seed: bool,
 }
 
 impl Swarm {
@@ -78,6 +84,18 @@ impl Swarm {
         config: SwarmConfig,
         store: Store,
         listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<Arc<Swarm>, Failure> {
+        let (slots, tls) = (config.slots.clone(), config.tls.clone());
+        let swarm = Swarm::join(config, store, shutdown.clone())?;
+        swarm.serve(slots, tls, listener, shutdown);
+        Ok(swarm)
+    }
+
+    /// The same without a piece server: for who has one.
+    pub fn join(
+        config: SwarmConfig,
+        store: Store,
         shutdown: CancellationToken,
     ) -> Result<Arc<Swarm>, Failure> {
         let files = Arc::new(Recent::new(store.clone()));
@@ -92,6 +110,7 @@ impl Swarm {
             geometries,
             config.tls.clone(),
         ));
+        let reach = Arc::new(watch::Sender::default());
         let links = config.seeds.iter().enumerate().map(|(index, name)| {
             let parts = LinkParts {
                 index,
@@ -99,6 +118,7 @@ impl Swarm {
                 wishes: wishes.clone(),
                 files: files.clone(),
                 neighbours: neighbours.clone(),
+                reach: reach.clone(),
             };
             Ok(Arc::new(SeedLink::new(
                 RemoteSeed::new(name, config.tls.as_ref())?,
@@ -107,6 +127,7 @@ impl Swarm {
         });
         let swarm = Arc::new(Swarm {
             links: links.collect::<Result<_, Failure>>()?,
+            is_seed: config.is_seed,
             client: PieceClient::new(store.clone(), config.node_id, config.tls.clone()),
             files,
             wishes,
@@ -114,12 +135,16 @@ impl Swarm {
             peers: Peers::default(),
             told: Told::default(),
             store,
+            reach: reach.clone(),
         });
-        swarm.spawn(config.slots, config.tls, listener, shutdown);
+        for link in &swarm.links {
+            tokio::spawn(link.clone().run(shutdown.clone()));
+        }
+        tokio::spawn(shutdown.run_until_cancelled_owned(rehome(Arc::downgrade(&swarm))));
         Ok(swarm)
     }
 
-    fn spawn(
+    fn serve(
         &self,
         slots: Slots,
         tls: Option<Arc<TlsDir>>,
@@ -138,10 +163,7 @@ impl Swarm {
             ReceiverStream::new(grpc),
             shutdown.clone().cancelled_owned(),
         ));
-        tokio::spawn(server.run(listener, shutdown.clone()));
-        for link in &self.links {
-            tokio::spawn(link.clone().run(shutdown.clone()));
-        }
+        tokio::spawn(server.run(listener, shutdown));
     }
 
     /// The seed for a key: the first in the key's own order that is up, or the first of all.
@@ -157,18 +179,59 @@ impl Swarm {
         Ok((index, link))
     }
 
+    /// The seed for a file: the one that reads it, as far as this node has heard and reaches it.
+    fn link_of(
+        &self,
+        file: &FileRef,
+        owner: Option<&str>,
+    ) -> Result<(usize, &Arc<SeedLink>), Failure> {
+        let is_owner =
+            |link: &&Arc<SeedLink>| owner.is_some() && link.seed_name().as_deref() == owner;
+        let found = self
+            .links
+            .iter()
+            .position(|link| is_owner(&link) && link.is_likely_up());
+        let token = file.token.get();
+        let Some(index) = found else {
+            // Seeds that ask each other for what neither owns would ask for ever.
+            if self.is_seed {
+                return Err(no_seed());
+            }
+            return self.link_for(&file.key.0, token.as_ref());
+        };
+        self.links[index].seed.check_token(token.as_ref())?;
+        Ok((index, &self.links[index]))
+    }
+
+    /// Wants a file from the seed that owns it. Fails when that one is not connected.
+    pub fn follow(&self, file: &FileRef, owner: &str) -> Result<(), Failure> {
+        let index = self.reach.borrow().get(owner).copied();
+        let index = index.ok_or_else(|| super::demand::not_connected(owner).failure)?;
+        self.wishes.want(file, index);
+        self.wishes.set_owner(file.key, owner, index);
+        Ok(())
+    }
+
+    /// A piece from somebody who said that he holds it, into the store.
+    pub async fn take(
+        &self,
+        addr: &str,
+        cache: &Arc<CacheFile>,
+        index: u32,
+    ) -> Result<(), TransferError> {
+        let run = index..index + 1;
+        let taken = self.client.pieces(addr, cache, run, Class::Bulk).await;
+        taken.map(drop)
+    }
+
     /// Opens a file and tells its seed that it is wanted.
     pub(super) fn open(&self, file: &FileRef) -> Result<(Arc<CacheFile>, Wish), Failure> {
-        let (seed, _) = self.link_for(&file.key.0, file.token.get().as_ref())?;
+        let owner = self.wishes.owner(file.key);
+        let (seed, _) = self.link_of(file, owner.as_deref())?;
         let cache = self.files.file(file.key, file.size);
         let cache =
             cache.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
-        let (wish, is_news) = self.wishes.want(file, seed);
-        if is_news {
-            // All of them: another may have tracked it until now.
-            self.links.iter().for_each(|link| link.wake());
-        }
-        Ok((cache, wish))
+        Ok((cache, self.wishes.want(file, seed)))
     }
 
     /// Draws the consequence of a failed request to a neighbour.
@@ -213,6 +276,21 @@ fn hello(config: &SwarmConfig) -> v1::Hello {
         node: config.node_id.clone(),
         piece_addr: config.piece_addr.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        is_seed: config.is_seed,
+    }
+}
+
+/// Finds other seeds for what a lost one tracked, once it is given up: also what nobody reads now waits for a
+/// seed's word on it.
+async fn rehome(swarm: Weak<Swarm>) {
+    let Some(mut reach) = swarm.upgrade().map(|swarm| swarm.reach.subscribe()) else {
+        return;
+    };
+    while reach.changed().await.is_ok() {
+        tokio::time::sleep(GRACE).await;
+        let Some(swarm) = swarm.upgrade() else { return };
+        let home = |file: &FileRef, owner: Option<&str>| Some(swarm.link_of(file, owner).ok()?.0);
+        swarm.wishes.rehome(home);
     }
 }
 
@@ -227,7 +305,8 @@ impl Source for Swarm {
     }
 
     async fn admit(&self, file: &FileRef) -> Result<(), Failure> {
-        let (_, link) = self.link_for(&file.key.0, file.token.get().as_ref())?;
+        let owner = self.wishes.owner(file.key);
+        let (_, link) = self.link_of(file, owner.as_deref())?;
         link.seed.prove(file).await
     }
 

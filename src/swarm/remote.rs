@@ -5,7 +5,7 @@
 //! the hub. A token goes to seeds that are reached over TLS and to those on this machine, to no other.
 
 use super::failure::failure_of;
-use super::v1::{self, seed_client::SeedClient};
+use super::v1::{self, fellow_client::FellowClient, seed_client::SeedClient};
 use super::wire;
 use crate::model::{Digest, Failure, FailureKind, Listing, Pin, Reference, Token};
 use crate::source::{Catalog, FileRef};
@@ -18,6 +18,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// The most bytes of content that come along with a listing are 4 MiB; more is the seed's mistake.
 const CONTENT_BYTES_MAX: usize = 8 << 20;
+
+/// A seed behind a cable that was cut is found lost within twice this.
+const KEEP_ALIVE: Duration = Duration::from_secs(2);
 
 const REACH: Duration = Duration::from_secs(3);
 
@@ -53,8 +56,8 @@ impl RemoteSeed {
         })?;
         let endpoint = endpoint
             .connect_timeout(Duration::from_secs(3))
-            .http2_keep_alive_interval(Duration::from_secs(10))
-            .keep_alive_timeout(Duration::from_secs(5))
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
             .keep_alive_while_idle(true);
         let channel = match tls {
             Some(tls) => tls.dial(&endpoint, Callee::Seed),
@@ -69,6 +72,11 @@ impl RemoteSeed {
 
     pub fn client(&self) -> SeedClient<Channel> {
         SeedClient::new(self.channel.clone())
+    }
+
+    /// As one seed speaks with another.
+    pub fn fellow(&self) -> FellowClient<Channel> {
+        FellowClient::new(self.channel.clone())
     }
 
     /// Fails when the token would cross a network in the clear.

@@ -87,6 +87,7 @@ impl SeedProvider {
             .ledger()
             .give(file.key, &request.node, run.clone(), pieces);
         let content = self.bring(file, cache, run.clone()).await?;
+        self.origin.vouch(file, &run).await;
         Ok(Chosen {
             run,
             content,
@@ -94,8 +95,11 @@ impl SeedProvider {
         })
     }
 
-    /// Any of the nodes that were given the piece and are still there.
+    /// Any of the nodes that were given the piece and are still there, or that said they hold it.
     fn holder(&self, key: FileKey, index: u32, asker: &str) -> Option<String> {
+        if let Some((_, addr)) = self.tracker.holder(key, index, asker) {
+            return Some(addr);
+        }
         let holders = self.tracker.ledger().holders(key, index, asker);
         let addrs: Vec<_> = holders
             .iter()
@@ -124,11 +128,14 @@ impl SeedProvider {
                 gift => gift,
             };
             return match gift {
-                Some(gift) => Ok(Chosen {
-                    run: gift.run(),
-                    content: Content::File(cache),
-                    gift: Some(gift),
-                }),
+                Some(gift) => {
+                    self.origin.vouch(file, &gift.run()).await;
+                    Ok(Chosen {
+                        run: gift.run(),
+                        content: Content::File(cache),
+                        gift: Some(gift),
+                    })
+                }
                 None => self.read_through(request, file, cache, &missing).await,
             };
         }
@@ -174,8 +181,17 @@ impl SeedProvider {
 #[async_trait]
 impl Provider for SeedProvider {
     async fn ready(&self, request: &Request, run: Range<u32>) -> Result<Content, Refusal> {
+        // Copies of what another seed owns: nobody need have said what for.
+        if let Some(cache) = self.tracker.store().get(request.key)
+            && run.clone().all(|index| cache.has(index))
+            && self.tracker.file(request.key, &request.node).is_none()
+        {
+            return Ok(Content::File(cache));
+        }
         let (file, cache) = self.open(request)?;
-        self.bring(&file, cache, run).await
+        let content = self.bring(&file, cache, run.clone()).await?;
+        self.origin.vouch(&file, &run).await;
+        Ok(content)
     }
 
     async fn any(

@@ -4,7 +4,7 @@
 //! slow to take it, changes gather as keys, not as messages. A node that takes nothing for 30 s is dropped;
 //! it reconnects and is told everything.
 
-use super::tracker::{DEBOUNCE, Session, Tracker};
+use super::tracker::{DEBOUNCE, Session, Tracker, View};
 use super::v1::{self, to_node::Message};
 use crate::model::{Bitfield, FileKey};
 use crate::store::{CacheFile, State};
@@ -19,7 +19,7 @@ use tonic::Status;
 pub const QUEUE: usize = 16;
 
 /// Hashes a message: 256 KiB, well below gRPC's 4 MiB.
-const HASHES_MAX: usize = 8192;
+pub const HASHES_MAX: usize = 8192;
 
 const STALLED: Duration = Duration::from_secs(30);
 
@@ -27,6 +27,8 @@ const STALLED: Duration = Duration::from_secs(30);
 struct Told {
     hashes: Option<Bitfield>,
     peers: Option<Vec<v1::Neighbour>>,
+    owner: Option<String>,
+    is_asked: bool,
     is_final: bool,
     is_revoked: bool,
 }
@@ -44,11 +46,11 @@ pub async fn tell(
             () = stream.closed() => return,
         };
         for key in changed {
-            let Some((cache, peers)) = tracker.view(&session, key) else {
+            let Some(view) = tracker.view(&session, key) else {
                 told.remove(&key);
                 continue;
             };
-            for message in news(told.entry(key).or_default(), &cache, peers) {
+            for message in news(told.entry(key).or_default(), view) {
                 let message = Ok(v1::ToNode {
                     message: Some(message),
                 });
@@ -62,8 +64,18 @@ pub async fn tell(
 }
 
 /// Peers first, so that a node knows whom to ask when hashes arrive.
-fn news(told: &mut Told, cache: &CacheFile, peers: Vec<v1::Neighbour>) -> Vec<Message> {
+fn news(told: &mut Told, view: View) -> Vec<Message> {
+    let (cache, peers) = (view.cache.as_ref(), view.peers);
     let (mut news, key) = (Vec::new(), cache.key().0.to_vec());
+    if let Some(seed) = view.owner.filter(|seed| told.owner.as_ref() != Some(seed)) {
+        told.owner = Some(seed.clone());
+        let key = key.clone();
+        news.push(Message::Owner(v1::Owner { key, seed }));
+    }
+    if view.asks && !std::mem::replace(&mut told.is_asked, true) {
+        let keys = vec![key.clone()];
+        news.push(Message::AskInventory(v1::AskInventory { keys }));
+    }
     if told.peers.as_ref() != Some(&peers) {
         told.peers = Some(peers.clone());
         news.push(Message::PeerSet(v1::PeerSet {
@@ -92,7 +104,7 @@ fn news(told: &mut Told, cache: &CacheFile, peers: Vec<v1::Neighbour>) -> Vec<Me
 fn new_hashes(told: &mut Told, cache: &CacheFile) -> Vec<Message> {
     let pieces = cache.geometry().pieces();
     let before = told.hashes.get_or_insert_with(|| Bitfield::new(pieces));
-    let new: Vec<u32> = cache.have().minus(before).iter().collect();
+    let new: Vec<u32> = cache.known().minus(before).iter().collect();
     new.iter().for_each(|index| before.set(*index, true));
     let message = |indices: &[u32]| {
         Message::Hashes(v1::Hashes {
@@ -103,7 +115,8 @@ fn new_hashes(told: &mut Told, cache: &CacheFile) -> Vec<Message> {
     new.chunks(HASHES_MAX).map(message).collect()
 }
 
-fn runs(cache: &CacheFile, indices: &[u32]) -> Vec<v1::HashRun> {
+/// The hashes of these pieces, as far as they are known, in runs.
+pub fn runs(cache: &CacheFile, indices: &[u32]) -> Vec<v1::HashRun> {
     let run = |run: &[u32]| v1::HashRun {
         first: run[0],
         hashes: run

@@ -10,19 +10,21 @@
 use super::ledger::Ledger;
 use super::v1;
 use super::wire;
-use crate::model::FileKey;
+use crate::model::{Bitfield, FileKey};
 use crate::source::FileRef;
 use crate::store::{CacheFile, Store, StoreError};
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::AbortOnDropHandle;
 
 const SESSIONS_MAX: usize = 10_000;
 const INTERESTS_MAX: usize = 16_384;
 const COUNTS_MAX: usize = 100_000;
+/// Seeds that a node may say it reaches.
+const REACH_MAX: usize = 64;
 /// Neighbours a node and file: more bring nothing (1.14 of the bound at 30 as at 100).
 pub const PEERS_MAX: usize = 30;
 /// News of a file is told at most this often.
@@ -34,7 +36,17 @@ pub struct Tracker {
     piece_addr: OnceLock<SocketAddr>,
     store: Store,
     ledger: Arc<Ledger>,
+    inventories: watch::Sender<u64>,
     state: Mutex<State>,
+}
+
+/// What one node should know of a file.
+pub(super) struct View {
+    pub cache: Arc<CacheFile>,
+    pub peers: Vec<v1::Neighbour>,
+    pub owner: Option<String>,
+    /// This seed wants to know what the node holds: there are pieces that it knows and has not.
+    pub asks: bool,
 }
 
 #[derive(Default)]
@@ -43,6 +55,8 @@ struct State {
     files: HashMap<FileKey, Track>,
     /// Nodes that hold pieces, whether they are interested or not.
     holders: HashMap<FileKey, BTreeSet<String>>,
+    /// The seeds that read files, by name.
+    owners: HashMap<FileKey, String>,
     /// Sessions so far, to tell a node's old one from its new one.
     count: u64,
 }
@@ -51,6 +65,8 @@ struct Track {
     cache: Arc<CacheFile>,
     interested: HashMap<String, FileRef>,
     newest: FileRef,
+    /// What nodes hold, where this seed has asked them.
+    held: HashMap<String, Bitfield>,
     _watch: AbortOnDropHandle<()>,
 }
 
@@ -59,6 +75,9 @@ pub struct Session {
     pub node: String,
     /// Of its piece server.
     pub addr: String,
+    is_seed: bool,
+    /// The seeds that the node is connected with.
+    reach: Mutex<BTreeSet<String>>,
     id: u64,
     dirty: Mutex<BTreeSet<FileKey>>,
     wake: Notify,
@@ -94,6 +113,7 @@ impl Tracker {
             piece_addr: OnceLock::new(),
             store,
             ledger: Arc::default(),
+            inventories: watch::Sender::new(0),
             state: Mutex::default(),
         })
     }
@@ -102,7 +122,7 @@ impl Tracker {
         &self.store
     }
 
-    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+    pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
@@ -138,6 +158,8 @@ impl Tracker {
         let session = Arc::new(Session {
             node: hello.node.clone(),
             addr: super::reachable(&hello.piece_addr, from),
+            is_seed: hello.is_seed,
+            reach: Mutex::default(),
             id: state.count,
             dirty: Mutex::default(),
             wake: Notify::new(),
@@ -183,6 +205,7 @@ impl Tracker {
             ))),
             interested: HashMap::new(),
             newest: file.clone(),
+            held: HashMap::new(),
             cache,
         });
         track.newest = file.clone();
@@ -224,6 +247,95 @@ impl Tracker {
         Some(track.interested.get(node).unwrap_or(&track.newest).clone())
     }
 
+    /// A node tells which seeds it is connected with.
+    pub fn reaches(&self, session: &Session, reach: &v1::Reach) {
+        let seeds = reach.seeds.iter().take(REACH_MAX).cloned().collect();
+        *session.reach.lock().unwrap_or_else(PoisonError::into_inner) = seeds;
+    }
+
+    /// Whether most nodes are connected with another seed.
+    pub fn most_reach(&self, seed: &str) -> bool {
+        let state = self.lock();
+        let nodes = || state.sessions.values().filter(|session| !session.is_seed);
+        let reach = |session: &&Arc<Session>| {
+            let reach = session.reach.lock().unwrap_or_else(PoisonError::into_inner);
+            reach.contains(seed)
+        };
+        nodes().filter(reach).count() * 2 > nodes().count()
+    }
+
+    /// Notes which seed reads a file, for those who are interested.
+    pub fn set_owner(&self, key: FileKey, seed: &str) {
+        let mut state = self.lock();
+        if !state.files.contains_key(&key)
+            || state.owners.get(&key).is_some_and(|known| known == seed)
+        {
+            return;
+        }
+        state.owners.insert(key, seed.to_owned());
+        state.touch(key);
+    }
+
+    /// What a node holds, for it was asked.
+    pub fn inventory(&self, session: &Session, inventory: &v1::Inventory) {
+        let mut state = self.lock();
+        if !state.is_current(session) {
+            return;
+        }
+        for bitmap in inventory.files.iter().take(INTERESTS_MAX) {
+            let track = wire::key_of(&bitmap.key).and_then(|key| state.files.get_mut(&key));
+            let Some(track) = track.filter(|track| track.interested.contains_key(&session.node))
+            else {
+                continue;
+            };
+            let pieces = track.cache.geometry().pieces();
+            if let Some(bits) = Bitfield::from_bytes(bitmap.bits.clone(), pieces) {
+                track.held.insert(session.node.clone(), bits);
+            }
+        }
+        drop(state);
+        self.inventories.send_modify(|count| *count += 1);
+    }
+
+    /// Counts up with every inventory.
+    pub fn inventories(&self) -> watch::Receiver<u64> {
+        self.inventories.subscribe()
+    }
+
+    /// Whether anybody is interested in a file.
+    pub fn is_wanted(&self, key: FileKey) -> bool {
+        self.lock().files.contains_key(&key)
+    }
+
+    /// The pieces of a file that nodes said they hold.
+    pub fn held(&self, key: FileKey) -> Option<Bitfield> {
+        let state = self.lock();
+        let track = state.files.get(&key)?;
+        let mut held = Bitfield::new(track.cache.geometry().pieces());
+        for bits in track.held.values() {
+            bits.iter().for_each(|index| held.set(index, true));
+        }
+        Some(held)
+    }
+
+    /// A node other than `asker` that said it holds a piece, and its address.
+    pub fn holder(&self, key: FileKey, index: u32, asker: &str) -> Option<(String, String)> {
+        let state = self.lock();
+        let held = state.files.get(&key)?.held.iter();
+        let mut holders = held.filter(|(node, bits)| *node != asker && bits.get(index));
+        let (node, _) = holders.next()?;
+        Some((node.clone(), state.sessions.get(node)?.addr.clone()))
+    }
+
+    /// A node does not give a piece that it said it holds.
+    pub fn lacks(&self, key: FileKey, index: u32, node: &str) {
+        let mut state = self.lock();
+        let track = state.files.get_mut(&key);
+        if let Some(bits) = track.and_then(|track| track.held.get_mut(node)) {
+            bits.set(index, false);
+        }
+    }
+
     /// Where a node's piece server is.
     pub fn addr_of(&self, node: &str) -> Option<String> {
         self.lock()
@@ -232,18 +344,17 @@ impl Tracker {
             .map(|session| session.addr.clone())
     }
 
-    /// The file if this session's node is interested in it, and the neighbours for it.
-    pub(super) fn view(
-        &self,
-        session: &Session,
-        key: FileKey,
-    ) -> Option<(Arc<CacheFile>, Vec<v1::Neighbour>)> {
+    /// What this session's node should know of a file, if it is interested in it.
+    pub(super) fn view(&self, session: &Session, key: FileKey) -> Option<View> {
         let state = self.lock();
         let track = state.files.get(&key)?;
-        track
-            .interested
-            .contains_key(&session.node)
-            .then(|| (track.cache.clone(), state.neighbours(key, session)))
+        let is_known = track.held.contains_key(&session.node);
+        track.interested.contains_key(&session.node).then(|| View {
+            cache: track.cache.clone(),
+            peers: state.neighbours(key, session),
+            owner: state.owners.get(&key).cloned(),
+            asks: !is_known && !session.is_seed && !track.cache.orphans().is_empty(),
+        })
     }
 }
 
@@ -269,12 +380,16 @@ impl State {
         let Some(track) = self.files.get_mut(&key) else {
             return;
         };
+        track.held.remove(node);
         if track.interested.remove(node).is_none() {
             return;
         }
         ledger.forget(key, node);
         match track.interested.is_empty() {
-            true => drop(self.files.remove(&key)),
+            true => {
+                self.owners.remove(&key);
+                self.files.remove(&key);
+            }
             false => self.touch(key),
         }
     }
@@ -293,6 +408,7 @@ impl State {
             .filter(|node| **node != session.node)
             .collect();
         let others = nodes.into_iter().filter_map(|node| self.sessions.get(node));
+        let others = others.filter(|other| !other.is_seed);
         let mut ranked: Vec<_> = others
             .map(|other| (pair_rank(&session.node, &other.node), other))
             .collect();

@@ -3,6 +3,7 @@
 
 use super::hub::Stats;
 use super::kubelet::Kubelet;
+use super::nets::Nets;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::future::Future;
@@ -27,6 +28,8 @@ pub struct Cluster {
     net: (u8, u8),
     bin: PathBuf,
     hosts: u8,
+    /// Hosts of their own instead of addresses of this one.
+    pub nets: Option<Nets>,
     /// Set in every process started from now on.
     pub env: Vec<(String, String)>,
 }
@@ -79,6 +82,7 @@ impl Cluster {
             net,
             bin: bin.to_owned(),
             hosts: 1,
+            nets: None,
             env: Vec::new(),
         })
     }
@@ -96,7 +100,18 @@ impl Cluster {
 
     fn host(&mut self) -> Ipv4Addr {
         self.hosts += 1;
-        Ipv4Addr::new(127, self.net.0, self.net.1, self.hosts)
+        match &self.nets {
+            None => Ipv4Addr::new(127, self.net.0, self.net.1, self.hosts),
+            Some(_) => Ipv4Addr::new(10, 77, 0, self.hosts),
+        }
+    }
+
+    /// What a process at this address begins with.
+    fn enter(&self, host: Ipv4Addr) -> Vec<String> {
+        self.nets
+            .as_ref()
+            .map(|nets| nets.host(host))
+            .unwrap_or_default()
     }
 
     pub fn program(&self) -> PathBuf {
@@ -104,7 +119,7 @@ impl Cluster {
     }
 
     /// The program's command line, behind `env` where variables are set.
-    fn command(&self) -> Vec<String> {
+    fn command(&self, host: Ipv4Addr) -> Vec<String> {
         let set = self
             .env
             .iter()
@@ -114,18 +129,25 @@ impl Cluster {
             command.insert(0, "env".into());
         }
         command.push(self.program().display().to_string());
-        command
+        [self.enter(host), command].concat()
     }
 
     /// Starts the hub double with these arguments (see `testhub`).
     pub async fn hub(&mut self, args: &[String]) -> HubProcess {
         let host = self.host();
-        let mut command = vec![self.bin.join("testhub").display().to_string()];
+        // On a host of its own the hub and its CDN share one link.
+        let cdn = if self.nets.is_some() {
+            host
+        } else {
+            self.host()
+        };
+        let mut command = self.enter(host);
+        command.push(self.bin.join("testhub").display().to_string());
         command.extend([
             "--listen".into(),
             format!("{host}:0"),
             "--cdn".into(),
-            format!("{}:0", self.host()),
+            format!("{cdn}:0"),
         ]);
         command.extend(args.iter().cloned());
         let mut process = Process::start("hub", command, &self.dir, None, Stdio::piped());
@@ -146,13 +168,39 @@ impl Cluster {
     /// Starts a seed on `cache` that reads from `hub`; `extra` arguments go last.
     pub async fn seed(&mut self, hub: &HubProcess, extra: &[&str]) -> Seed {
         let host = self.host();
+        self.start_seed("seed-0", host, hub, extra).await
+    }
+
+    /// Starts several seeds that know of each other.
+    pub async fn seeds(&mut self, hub: &HubProcess, count: usize) -> Vec<Seed> {
+        let hosts: Vec<_> = (0..count).map(|_| self.host()).collect();
+        let all: Vec<_> = hosts.iter().map(|host| format!("{host}:7440")).collect();
+        let peers = all.join(",");
+        let mut seeds = Vec::new();
+        for (number, host) in hosts.into_iter().enumerate() {
+            let name = format!("seed-{number}");
+            seeds.push(
+                self.start_seed(&name, host, hub, &["--peers", &peers])
+                    .await,
+            );
+        }
+        seeds
+    }
+
+    async fn start_seed(
+        &mut self,
+        name: &str,
+        host: Ipv4Addr,
+        hub: &HubProcess,
+        extra: &[&str],
+    ) -> Seed {
         let (control, http) = (
             SocketAddr::from((host, 7440)),
             SocketAddr::from((host, 7442)),
         );
-        let cache = self.dir.join("seed");
-        let mut command = self.command();
-        for arg in ["seed", "--name", "seed-0"] {
+        let cache = self.dir.join(name);
+        let mut command = self.command(host);
+        for arg in ["seed", "--name", name] {
             command.push(arg.into());
         }
         command.extend([
@@ -170,7 +218,7 @@ impl Cluster {
         command.extend(["--cache-dir".into(), cache.display().to_string()]);
         command.extend(transport(extra).map(str::to_owned));
         finish(&mut command, extra);
-        let mut process = Process::start("seed", command, &self.dir, Some(http), Stdio::null());
+        let mut process = Process::start(name, command, &self.dir, Some(http), Stdio::null());
         process.ready().await;
         Seed {
             process,
@@ -204,6 +252,13 @@ impl Cluster {
         self.start_node(name, &args).await
     }
 
+    /// Starts a node that knows several seeds.
+    pub async fn node_of(&mut self, name: &str, seeds: &[Seed]) -> Node {
+        let all: Vec<_> = seeds.iter().map(|seed| seed.control.as_str()).collect();
+        self.start_node(name, &["--seed", &all.join(","), "--insecure"])
+            .await
+    }
+
     /// The same below a supervisor.
     pub async fn supervised_node(&mut self, name: &str, seed: &Seed, extra: &[&str]) -> Node {
         let seeds = ["--seed", &seed.control, "--insecure"];
@@ -222,7 +277,7 @@ impl Cluster {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(dir.join("pods")).expect("a folder for the node");
         let socket = dir.join("csi.sock");
-        let mut command = self.command();
+        let mut command = self.command(host);
         command.extend(role.iter().map(|word| word.to_string()));
         command.extend([
             "--node-id".into(),
