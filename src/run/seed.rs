@@ -1,7 +1,7 @@
 //! The seed daemon: origin reader, tracker, piece server.
 
 use super::control::{self, ControlService};
-use super::engine::{Engine, bind, hubs, open_store, tls};
+use super::engine::{Engine, bind, hubs, open_seed_store, tls};
 use super::status::StatusSource;
 use super::{ops, signal};
 use crate::config::SeedConfig;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// Runs until a signal.
 pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     let shutdown = signal::shutdown()?;
-    let store = open_store(&config.cache)?;
+    let store = open_seed_store(&config.cache)?;
     let tls = tls(config.tls_dir.as_deref())?;
     let hubs = hubs(&config.hubs)?;
     let origin = Arc::new(Ingest::new(store.clone(), hubs.clone()));
