@@ -1,6 +1,6 @@
 //! What each role needs to know to start: plain values, complete and checked before anything is bound.
 
-use crate::model::{Reference, Token, View};
+use crate::model::{HubUrl, Reference, Token, View};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +23,8 @@ pub struct CacheConfig {
 pub struct HubsConfig {
     pub huggingface: String,
     pub ca_file: Option<PathBuf>,
+    /// Further hubs that references may name.
+    pub allowed: Vec<HubUrl>,
     pub offline: bool,
 }
 

@@ -15,6 +15,7 @@ mod capability;
 pub mod claims;
 pub mod controller;
 mod creation;
+mod following;
 mod health;
 pub mod identity;
 mod lookup;
@@ -45,7 +46,7 @@ pub use mounts::MountPublisher;
 pub use node::Node;
 pub use probe::{ProbeError, probe};
 pub use publisher::{
-    PublishError, PublishRequest, Publisher, StorageFacts, Verify, VolumeFacts, VolumeStats,
+    Bulletin, PublishError, PublishRequest, Publisher, StorageFacts, VolumeFacts, VolumeStats,
 };
 pub use records::{IndexRecords, MemoryRecords, RecordError, Records};
 pub use registration::{Registration, RegistrationError};

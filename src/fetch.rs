@@ -9,6 +9,8 @@ mod admission;
 mod driver;
 mod flight;
 mod plan;
+mod reader;
+mod trouble;
 
 use crate::metrics::METRICS;
 use crate::model::{Credential, Failure, FailureKind, FileKey, Reference, Token, Verified};
@@ -21,12 +23,15 @@ use flight::Flights;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use plan::Readers;
+pub use reader::Reader;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+pub use trouble::Trouble;
+use trouble::Troubles;
 
 /// Pieces that background runs may have under way at once in a process: 4 runs of up to 4 MiB.
 pub const BULK_SLOTS: usize = 4;
@@ -36,7 +41,7 @@ pub const DEMAND_SLOTS: usize = 32;
 /// How reads behave.
 #[derive(Clone, Debug)]
 pub struct FetchConfig {
-    /// How long a read may wait while its file makes no progress.
+    /// How long a read may wait while its file makes no progress, where its mount does not say.
     pub read_timeout: Duration,
 }
 
@@ -126,18 +131,23 @@ impl Fetcher {
         &self.store
     }
 
+    /// How long a read waits where nobody says otherwise.
+    pub fn read_timeout(&self) -> Duration {
+        self.config.read_timeout
+    }
+
     /// How this process's source stands, from memory.
     pub fn reach(&self) -> Reach {
         self.source.reach()
     }
 
-    /// Why no piece of an open file has come lately although readers wait; `None` when all is well.
-    pub fn starving(&self, key: FileKey, repository: &Reference) -> Option<String> {
+    /// What readers of an open file suffer from at this moment, from memory.
+    pub fn trouble(&self, key: FileKey, repository: &Reference) -> Option<Trouble> {
         let name = (key, repository.clone());
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
         let open = files.get(&name).and_then(Weak::upgrade);
         drop(files);
-        open?.flights.starving()
+        open?.troubles.now()
     }
 
     /// The credential of a repository in this process: always the one that was let in last, also for files
@@ -182,6 +192,7 @@ pub struct OpenFile {
     readers: Mutex<Readers>,
     need: Arc<Need>,
     flights: Arc<Flights>,
+    troubles: Arc<Troubles>,
     driver: Driver,
     run_ahead: AtomicBool,
 }
@@ -190,7 +201,9 @@ impl OpenFile {
     fn new(fetcher: Arc<Fetcher>, file: FileRef, cached: Arc<CacheFile>) -> Arc<OpenFile> {
         let need = Arc::new(Need::default());
         let source = fetcher.source.clone();
-        let admission = Admission::new(source.clone(), fetcher.store.clone(), file.clone());
+        let store = fetcher.store.clone();
+        let troubles = Troubles::new(store.clone(), file.path.clone());
+        let admission = Admission::new(source.clone(), store, file.clone(), troubles.clone());
         let driver = Driver::new(
             source,
             file.clone(),
@@ -198,7 +211,7 @@ impl OpenFile {
             need.clone(),
             fetcher.bulk.clone(),
         );
-        let flights = Flights::new(&fetcher, &file, &cached, &need);
+        let flights = Flights::new(&fetcher, &file, &cached, &need, &troubles);
         let readers = Mutex::new(Readers::new(file.geometry()));
         let open = OpenFile {
             fetcher,
@@ -208,6 +221,7 @@ impl OpenFile {
             readers,
             need,
             flights,
+            troubles,
             driver,
             run_ahead: AtomicBool::new(false),
         };
@@ -263,11 +277,17 @@ impl OpenFile {
         }
     }
 
-    /// Reads, fetching what is missing: exactly `min(len, size - offset)` bytes, or an error.
-    pub async fn read(&self, offset: u64, len: usize) -> Result<Bytes, ReadError> {
+    /// Reads, fetching what is missing: exactly `min(len, size - offset)` bytes, or an error, at the latest
+    /// when the file has made no progress for `timeout`.
+    pub async fn read(
+        &self,
+        offset: u64,
+        len: usize,
+        timeout: Duration,
+    ) -> Result<Bytes, ReadError> {
         let started = Instant::now();
         self.moved(offset, len);
-        self.admitted().await?;
+        self.admitted(timeout).await?;
         loop {
             if let Some(bytes) = self.stored(offset, len)? {
                 METRICS
@@ -275,15 +295,14 @@ impl OpenFile {
                     .observe(started.elapsed().as_secs_f64());
                 return Ok(bytes);
             }
-            let passing = self.bring(offset, len).await?;
+            let passing = self.bring(offset, len, timeout).await?;
             if !passing.is_empty() {
-                return self.assemble(offset, len, &passing).await;
+                return self.assemble(offset, len, &passing, timeout).await;
             }
         }
     }
 
-    async fn admitted(&self) -> Result<(), ReadError> {
-        let timeout = self.fetcher.config.read_timeout;
+    async fn admitted(&self, timeout: Duration) -> Result<(), ReadError> {
         let answer = self.admission.wait(timeout).await;
         answer.map_err(|failure| match failure.kind.is_transient() {
             true => ReadError::Timeout {
@@ -297,10 +316,16 @@ impl OpenFile {
     }
 
     /// Brings every piece of a range that is missing, all at once. Returns those the store had no room for.
-    async fn bring(&self, offset: u64, len: usize) -> Result<Vec<Verified>, ReadError> {
+    async fn bring(
+        &self,
+        offset: u64,
+        len: usize,
+        timeout: Duration,
+    ) -> Result<Vec<Verified>, ReadError> {
         let pieces = self.file.geometry().covering(offset, len as u64);
         let missing = pieces.filter(|index| !self.cached.has(*index));
-        let mut waits: FuturesUnordered<_> = missing.map(|index| self.wait_for(index)).collect();
+        let mut waits: FuturesUnordered<_> =
+            missing.map(|index| self.wait_for(index, timeout)).collect();
         let mut passing = Vec::new();
         while let Some(arrived) = waits.next().await {
             passing.extend(arrived?);
@@ -309,10 +334,9 @@ impl OpenFile {
     }
 
     /// Waits for one piece as long as its file makes progress or the read's deadline is not over.
-    async fn wait_for(&self, index: u32) -> Result<Option<Verified>, ReadError> {
+    async fn wait_for(&self, index: u32, timeout: Duration) -> Result<Option<Verified>, ReadError> {
         let mut flight = self.flights.join(index);
         let mut changes = self.cached.changes();
-        let timeout = self.fetcher.config.read_timeout;
         let mut deadline = Instant::now() + timeout;
         loop {
             tokio::select! {
@@ -334,6 +358,7 @@ impl OpenFile {
         offset: u64,
         len: usize,
         passing: &[Verified],
+        timeout: Duration,
     ) -> Result<Bytes, ReadError> {
         let geometry = self.file.geometry();
         let end = (offset + len as u64).min(self.file.size);
@@ -346,9 +371,9 @@ impl OpenFile {
                     let within = (from - piece.start) as usize..(to - piece.start) as usize;
                     out.extend_from_slice(&passed.bytes()[within]);
                 }
-                None => {
-                    out.extend_from_slice(&Box::pin(self.read(from, (to - from) as usize)).await?)
-                }
+                None => out.extend_from_slice(
+                    &Box::pin(self.read(from, (to - from) as usize, timeout)).await?,
+                ),
             }
         }
         Ok(out.freeze())
@@ -412,50 +437,6 @@ impl OpenFile {
         while self.state() != State::Final {
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
-            }
-        }
-    }
-
-    /// Fetches the whole file and waits until the hub's digest has confirmed it.
-    pub async fn complete(&self) -> Result<(), ReadError> {
-        self.admitted().await?;
-        self.fetch_all();
-        for index in 0..self.file.geometry().pieces() {
-            if !self.cached.has(index)
-                && let Some(_passed) = self.wait_for(index).await?
-            {
-                let source = StoreError::NoRoom {
-                    dir: self.fetcher.store.dir().to_owned(),
-                    bytes: self.file.size,
-                };
-                return Err(self.store_error(source));
-            }
-        }
-        self.verdict().await
-    }
-
-    /// Waits for the seed's word on a file that is whole.
-    async fn verdict(&self) -> Result<(), ReadError> {
-        let mut changes = self.cached.changes();
-        loop {
-            match self.state() {
-                State::Final => return Ok(()),
-                State::Revoked => return Err(ReadError::Revoked { path: self.path() }),
-                State::Partial | State::Whole => {}
-            }
-            let timeout = self.fetcher.config.read_timeout;
-            if tokio::time::timeout(timeout, changes.changed())
-                .await
-                .is_err()
-            {
-                let cause = "no seed has confirmed the file's digest".into();
-                let piece = self.file.geometry().pieces();
-                return Err(ReadError::Timeout {
-                    path: self.path(),
-                    piece,
-                    seconds: timeout.as_secs(),
-                    cause,
-                });
             }
         }
     }

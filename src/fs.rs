@@ -8,6 +8,7 @@
 //! and verified or it is an error ([`errno`]), never short and never zeros; nothing can be written.
 
 pub mod errno;
+mod follow;
 pub mod fuse;
 mod handles;
 mod idle;
@@ -21,6 +22,7 @@ pub mod volume;
 pub mod twin;
 
 pub use errno::FsError;
+pub use follow::{Change, Follow};
 pub use open::{Content, FetchProvider, Opener, Provider};
 pub use survey::Survey;
 pub use tree::Tree;

@@ -31,6 +31,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tokio::sync::watch;
 
 /// Where the cache lies and how much it may hold.
 #[derive(Clone, Debug)]
@@ -55,6 +56,16 @@ pub enum StoreError {
         #[source]
         source: io::Error,
     },
+    #[error("cache {dir}: {source}: give a directory that this process may write, by --cache-dir")]
+    NotWritable {
+        dir: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error(
+        "cache index {path} is damaged: {cause}: put a copy back, or move it away to begin anew; a seed then pins its inline and static volumes anew, where their branches stand at that time"
+    )]
+    Damaged { path: PathBuf, cause: String },
     #[error("cache index: {0}: remove the folder `index` in the cache directory to rebuild it")]
     Index(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
@@ -64,6 +75,23 @@ impl StoreError {
         move |source| StoreError::Io {
             path: path.to_owned(),
             source,
+        }
+    }
+
+    /// Names the directory where its filesystem or its owner is the trouble.
+    fn not_writable(dir: &Path) -> impl FnOnce(StoreError) -> StoreError + '_ {
+        use io::ErrorKind::{NotADirectory, PermissionDenied, ReadOnlyFilesystem};
+        let dir = dir.to_owned();
+        move |error| match error {
+            StoreError::Io { source, .. }
+                if matches!(
+                    source.kind(),
+                    NotADirectory | PermissionDenied | ReadOnlyFilesystem
+                ) =>
+            {
+                StoreError::NotWritable { dir, source }
+            }
+            error => error,
         }
     }
 }
@@ -80,22 +108,37 @@ struct Shared {
     budget: Arc<Budget>,
     open: Mutex<HashMap<FileKey, Weak<CacheFile>>>,
     is_full: AtomicBool,
+    news: watch::Sender<u64>,
     _lock: nix::fcntl::Flock<std::fs::File>,
 }
 
 impl Store {
-    /// Opens or creates a cache directory and takes its lock.
+    /// Opens or creates a cache directory and takes its lock. A damaged index is an error: for a seed, whose
+    /// pins nobody else has.
     pub fn open(config: &StoreConfig) -> Result<Store, StoreError> {
+        Store::begin(config, Index::open)
+    }
+
+    /// The same, but a damaged index is set aside: for those that can ask a seed or hub for all that was in it.
+    pub fn open_or_renew(config: &StoreConfig) -> Result<Store, StoreError> {
+        Store::begin(config, |path| match Index::open(path) {
+            Err(error @ StoreError::Damaged { .. }) => {
+                tracing::error!(%error, "set aside as index.damaged, the cache goes on with a new one");
+                Index::renew(path)
+            }
+            opened => opened,
+        })
+    }
+
+    fn begin(
+        config: &StoreConfig,
+        open_index: impl FnOnce(&Path) -> Result<Index, StoreError>,
+    ) -> Result<Store, StoreError> {
         let dir = &config.dir;
-        let files = dir.join("files");
-        std::fs::create_dir_all(&files).map_err(StoreError::io(&files))?;
-        // What a token opened is not for every user of the machine.
-        let private = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(dir, private).map_err(StoreError::io(dir))?;
-        let lock = lock(dir)?;
+        let lock = claim(dir).map_err(StoreError::not_writable(dir))?;
         let budget = Budget::open(dir, config.limit_bytes)?;
         METRICS.cache_limit_bytes.set(budget.limit() as i64);
-        let index = Index::open(&dir.join("index"))?;
+        let index = open_index(&dir.join("index")).map_err(StoreError::not_writable(dir))?;
         let open = Mutex::default();
         let shared = Shared {
             dir: dir.clone(),
@@ -103,6 +146,7 @@ impl Store {
             budget,
             open,
             is_full: AtomicBool::new(false),
+            news: watch::Sender::new(0),
             _lock: lock,
         };
         Ok(Store {
@@ -122,8 +166,8 @@ impl Store {
         }
         open.retain(|_, file| file.strong_count() > 0);
         self.shared.index.touch(key)?;
-        let file = CacheFile::open(&self.shared.dir, key, size, self.shared.budget.clone())?;
-        let file = Arc::new(file);
+        let (budget, news) = (self.shared.budget.clone(), self.shared.news.clone());
+        let file = Arc::new(CacheFile::open(&self.shared.dir, key, size, budget, news)?);
         open.insert(key, Arc::downgrade(&file));
         Ok(file)
     }
@@ -151,6 +195,16 @@ impl Store {
     pub fn is_full(&self) -> bool {
         let has_room = self.used_bytes() + PIECE_BYTES <= self.limit_bytes();
         self.shared.is_full.load(Ordering::Relaxed) && !has_room
+    }
+
+    /// Counts up when a file becomes final, when a repository is shown to hold one, and when somebody
+    /// [stirs](Store::stir): whoever waits for a whole volume looks again.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.shared.news.subscribe()
+    }
+
+    pub fn stir(&self) {
+        self.shared.news.send_modify(|count| *count += 1);
     }
 
     /// Makes room for `bytes` more by removing files nobody has open; true when there is room now.
@@ -194,6 +248,16 @@ impl Store {
     pub fn keys(&self) -> Vec<FileKey> {
         evict::keys_on_disk(&self.shared.dir)
     }
+}
+
+/// Makes the directory and takes it.
+fn claim(dir: &Path) -> Result<nix::fcntl::Flock<std::fs::File>, StoreError> {
+    let files = dir.join("files");
+    std::fs::create_dir_all(&files).map_err(StoreError::io(&files))?;
+    // What a token opened is not for every user of the machine.
+    let private = std::fs::Permissions::from_mode(0o700);
+    std::fs::set_permissions(dir, private).map_err(StoreError::io(dir))?;
+    lock(dir)
 }
 
 /// Takes the directory's lock, which ends with the process however it ends.

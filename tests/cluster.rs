@@ -730,6 +730,7 @@ async fn content_that_differs_from_its_digest_reaches_nobody() {
         "EIO, or the wrong byte itself is found by the reader"
     );
     until_revoked(&node).await;
+    until_healthy_as(&node, &["ContentMismatch"]).await;
     let refused = std::fs::read(&mounted).expect_err("revoked");
     assert_eq!(refused.raw_os_error(), Some(nix::libc::EIO));
 }

@@ -5,9 +5,10 @@ use super::flags::{
     ViewArgs, host_name, usage,
 };
 use crate::config::{
-    BootstrapConfig, CacheConfig, ControllerConfig, GetConfig, MountConfig, NodeConfig, SeedConfig,
+    BootstrapConfig, CacheConfig, ControllerConfig, GetConfig, HubsConfig, MountConfig, NodeConfig,
+    SeedConfig,
 };
-use crate::model::{Failure, View};
+use crate::model::{Failure, HubUrl, Reads, Verify, View};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -40,6 +41,15 @@ pub struct MountArgs {
         value_name = "SECONDS"
     )]
     read_timeout: u64,
+    /// When bytes are believed: piece (each by its hash), strict (once the hub's digest of the file is checked)
+    #[arg(
+        long,
+        env = "MODEL_P2P_VERIFY",
+        hide_env = true,
+        default_value = "piece",
+        value_name = "MODE"
+    )]
+    verify: Verify,
     #[command(flatten)]
     view: ViewArgs,
     #[command(flatten)]
@@ -241,6 +251,15 @@ pub struct SeedArgs {
         value_delimiter = ','
     )]
     peers: Vec<String>,
+    /// Another hub that classes and volumes may name by `endpoint`; repeatable
+    #[arg(
+        long,
+        env = "MODEL_P2P_ALLOW_ENDPOINT",
+        hide_env = true,
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    allow_endpoint: Vec<HubUrl>,
     #[command(flatten)]
     transport: TransportArgs,
     #[command(flatten)]
@@ -305,13 +324,21 @@ pub struct BootstrapArgs {
 impl MountArgs {
     pub fn config(self) -> Result<MountConfig, Failure> {
         let reference = self.reference.reference()?;
+        let read_timeout = std::time::Duration::from_secs(self.read_timeout);
+        let reads = Reads {
+            verify: self.verify,
+            timeout: Some(read_timeout),
+        };
         Ok(MountConfig {
-            view: self.view.view(&reference)?,
+            view: View {
+                reads,
+                ..self.view.view(&reference)?
+            },
             reference,
             dir: self.dir,
             foreground: self.foreground,
             prefetch: self.prefetch,
-            read_timeout: std::time::Duration::from_secs(self.read_timeout),
+            read_timeout,
             token: self.token.token()?,
             hubs: self.hubs.config()?,
             peer: self.peer.config(self.listen, None)?,
@@ -405,7 +432,10 @@ impl SeedArgs {
             tls_dir: self.transport.tls_dir()?,
             peers: self.peers,
             auth_grace: std::time::Duration::from_secs(self.auth_grace),
-            hubs: self.hubs.config()?,
+            hubs: HubsConfig {
+                allowed: self.allow_endpoint,
+                ..self.hubs.config()?
+            },
             cache: self.cache.config()?,
         })
     }

@@ -142,6 +142,7 @@ impl HubArgs {
         let mut config = HubsConfig {
             huggingface: env("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             ca_file: self.ca_file,
+            allowed: Vec::new(),
             offline: self.offline || env("HF_HUB_OFFLINE").is_some_and(|value| value != "0"),
         };
         for hub in &self.hub {
@@ -210,6 +211,7 @@ impl ViewArgs {
             subdir: reference.subdir.clone(),
             include: self.include,
             exclude: self.exclude,
+            ..View::default()
         };
         view.check().map_err(|error| usage(error.to_string()))?;
         Ok(view)

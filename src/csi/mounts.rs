@@ -1,11 +1,14 @@
 //! The publisher that mounts: this room's contract on top of `mount`.
 
 use super::publisher::{
-    PublishError, PublishRequest, Publisher, StorageFacts, VolumeFacts, VolumeStats,
+    Bulletin, PublishError, PublishRequest, Publisher, StorageFacts, VolumeFacts, VolumeStats,
 };
 use crate::fetch::Fetcher;
+use crate::fs::{Change, Follow, Volume};
+use crate::model::News;
 use crate::mount::{MountError, MountSpec, Mounts};
 use async_trait::async_trait;
+use futures::StreamExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -61,6 +64,15 @@ impl Publisher for MountPublisher {
         })
     }
 
+    fn follow(&self, volume_id: &str, path: &Path) -> Option<Bulletin> {
+        let follow = self.mounts.follow(volume_id, path)?;
+        let next = |mut follow: Follow| async {
+            let change = follow.next().await?;
+            Some((told(follow.volume(), change), follow))
+        };
+        Some(futures::stream::unfold(follow, next).boxed())
+    }
+
     fn storage(&self) -> StorageFacts {
         let reach = self.fetcher.reach();
         StorageFacts {
@@ -68,6 +80,19 @@ impl Publisher for MountPublisher {
             connected: reach.connected,
             is_full: self.fetcher.store().is_full(),
         }
+    }
+}
+
+/// A change in words for the pod's owner.
+fn told(volume: &Volume, change: Change) -> (News, String) {
+    let tree = volume.tree();
+    let (pin, bytes, files) = (tree.listing().pin(), tree.bytes(), tree.files());
+    match change {
+        Change::Complete => {
+            let text = format!("{pin} is complete on this node: {bytes} bytes in {files} files");
+            (News::Complete, text)
+        }
+        Change::Degraded(cause) => (News::Degraded, format!("{pin}: {cause}")),
     }
 }
 

@@ -6,6 +6,7 @@
 //! every minute, and a hub or seed that cannot answer then changes nothing. Unpublishing what is not there
 //! succeeds, or the pod would hang.
 
+use super::following::Following;
 use super::health::{self, Renewals};
 use super::lookup::Lookup;
 use super::observe::observe;
@@ -24,6 +25,7 @@ use super::v1::{
     NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodePublishVolumeResponse,
     NodeServiceCapability, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, VolumeUsage,
 };
+use crate::model::{News, PodRef};
 use crate::source::{Catalog, Observer};
 use std::path::Path;
 use std::sync::Arc;
@@ -43,6 +45,7 @@ pub struct Node {
     pub(super) turns: Arc<Turns>,
     node_id: Arc<str>,
     observer: Option<Arc<dyn Observer>>,
+    following: Arc<Following>,
 }
 
 impl Node {
@@ -72,6 +75,7 @@ impl Node {
             turns: Arc::default(),
             node_id: node_id.into(),
             observer: None,
+            following: Arc::default(),
         })
     }
 
@@ -89,17 +93,30 @@ impl Node {
         request: NodePublishVolumeRequest,
     ) -> Result<NodePublishVolumeResponse, Refusal> {
         let publication = Publication::of(request)?;
-        let (shared, observer) = (self.shared.clone(), self.observer.clone());
-        self.turns
-            .run(&publication.volume_id.clone(), async move {
-                let pod = publication.pod.clone();
-                let news = shared.publish(publication).await?;
-                if let (Some(observer), Some(pod), Some((kind, text))) = (observer, pod, news) {
-                    observer.observe(&pod, kind, text);
-                }
-                Ok(NodePublishVolumeResponse {})
-            })
-            .await
+        let (node, volume_id) = (self.clone(), publication.volume_id.clone());
+        let publish = async move {
+            let (pod, target) = (publication.pod.clone(), publication.target.clone());
+            let volume_id = publication.volume_id.clone();
+            let news = node.shared.publish(publication).await?;
+            if let Some(pod) = pod {
+                node.tell(&volume_id, &target, pod, news);
+            }
+            Ok(NodePublishVolumeResponse {})
+        };
+        self.turns.run(&volume_id, publish).await
+    }
+
+    /// Tells a pod's owner the news of a publish, and from then on what becomes of the volume.
+    fn tell(&self, volume_id: &str, target: &Path, pod: PodRef, news: Option<(News, String)>) {
+        let Some(observer) = &self.observer else {
+            return;
+        };
+        if let Some((kind, text)) = news {
+            observer.observe(&pod, kind, text);
+        }
+        let bulletin = || self.shared.publisher.follow(volume_id, target);
+        self.following
+            .start(target, observer.clone(), pod, bulletin);
     }
 
     async fn unpublish(
@@ -109,9 +126,10 @@ impl Node {
         let (volume_id, target) = (request.volume_id, request.target_path);
         required("volume_id", &volume_id)?;
         required("target_path", &target)?;
-        let shared = self.shared.clone();
+        let (shared, following) = (self.shared.clone(), self.following.clone());
         self.turns
             .run(&volume_id.clone(), async move {
+                following.stop(Path::new(&target));
                 shared.unpublish(&volume_id, Path::new(&target)).await?;
                 Ok(NodeUnpublishVolumeResponse {})
             })

@@ -4,9 +4,9 @@
 //! a path of the seed's machine. An unknown word is an error that lists the known ones, and every error
 //! names the word it is about.
 
-use super::publisher::Verify;
-
-use crate::model::{Prefetch, Reference, Scheme, View};
+use crate::model::hub_url::HubUrlError;
+use crate::model::reads::parse_timeout;
+use crate::model::{HubUrl, Prefetch, Reads, Reference, Scheme, View};
 use std::collections::{BTreeMap, HashMap};
 
 /// Words and values, sorted so that two equal wishes are equal maps.
@@ -58,7 +58,7 @@ pub(super) struct Options {
     pub(super) include: Vec<String>,
     pub(super) exclude: Vec<String>,
     pub(super) prefetch: Prefetch,
-    pub(super) verify: Verify,
+    pub(super) reads: Reads,
 }
 
 impl Options {
@@ -68,6 +68,7 @@ impl Options {
             subdir,
             include: self.include.clone(),
             exclude: self.exclude.clone(),
+            reads: self.reads,
         }
     }
 }
@@ -172,6 +173,19 @@ pub(super) fn reference(words: &Words, author: Author) -> Result<Reference, Para
             .map_err(|error: crate::model::reference::ReferenceError| {
                 wrong("model", error.to_string())
             })?;
+    let hub = endpoint(words, author)?;
+    if reference.hub.is_some() {
+        let cause =
+            "names its hub: use the parameter `endpoint` of a StorageClass or PersistentVolume";
+        return Err(wrong("model", cause));
+    }
+    if hub.is_some() && reference.scheme != Scheme::HuggingFace {
+        return Err(wrong(
+            "endpoint",
+            "is for hf:// references alone: leave it out",
+        ));
+    }
+    let reference = Reference { hub, ..reference };
     if author == Author::Pod && reference.scheme == Scheme::File {
         return Err(ParameterError::NotInPods {
             name: "model",
@@ -199,14 +213,13 @@ fn at(reference: &Reference, revision: &str) -> Result<Reference, ParameterError
 
 /// Everything but the reference.
 pub(super) fn options(words: &Words, author: Author) -> Result<Options, ParameterError> {
-    refuse_endpoint(words, author)?;
-    refuse_read_timeout(words)?;
+    endpoint(words, author)?;
     layout(words)?;
     let options = Options {
         include: list(words, "include"),
         exclude: list(words, "exclude"),
         prefetch: prefetch(words)?,
-        verify: verify(words)?,
+        reads: reads(words)?,
     };
     for (name, patterns) in [("include", &options.include), ("exclude", &options.exclude)] {
         let view = View {
@@ -219,19 +232,19 @@ pub(super) fn options(words: &Words, author: Author) -> Result<Options, Paramete
     Ok(options)
 }
 
-/// A hub chosen by a pod would make the seed call any address; one chosen by a class is not passed on yet,
-/// and asking the default hub instead would show somebody else's model.
-fn refuse_endpoint(words: &Words, author: Author) -> Result<(), ParameterError> {
-    match (words.contains_key("endpoint"), author) {
-        (false, _) => Ok(()),
-        (true, Author::Pod) => Err(ParameterError::NotInPods {
+/// A hub chosen by a pod would make the seed call any address. One chosen by an administrator must be on the
+/// seeds' list as well; what no list may hold is refused here.
+fn endpoint(words: &Words, author: Author) -> Result<Option<HubUrl>, ParameterError> {
+    match (words.get("endpoint"), author) {
+        (None, _) => Ok(None),
+        (Some(_), Author::Pod) => Err(ParameterError::NotInPods {
             name: "endpoint",
             remedy: "set it in a StorageClass or PersistentVolume",
         }),
-        (true, Author::Admin) => Err(wrong(
-            "endpoint",
-            "is not available in this release: set the hub in the seed's configuration",
-        )),
+        (Some(text), Author::Admin) => text
+            .parse()
+            .map(Some)
+            .map_err(|error: HubUrlError| wrong("endpoint", error.to_string())),
     }
 }
 
@@ -252,31 +265,21 @@ fn prefetch(words: &Words) -> Result<Prefetch, ParameterError> {
         .map_err(|_| one_of("prefetch", word, "demand, auto or all"))
 }
 
-fn verify(words: &Words) -> Result<Verify, ParameterError> {
-    match words.get("verify").map_or("piece", String::as_str) {
-        "piece" => Ok(Verify::Piece),
-        "strict" => Err(wrong(
-            "verify",
-            "strict is not available in this release: use piece",
-        )),
-        other => Err(one_of("verify", other, "piece or strict")),
-    }
+fn reads(words: &Words) -> Result<Reads, ParameterError> {
+    let word = words.get("verify").map_or("piece", String::as_str);
+    let verify = word.parse();
+    let timeout = words.get("readTimeout").map(|text| parse_timeout(text));
+    Ok(Reads {
+        verify: verify.map_err(|_| one_of("verify", word, "piece or strict"))?,
+        timeout: timeout
+            .transpose()
+            .map_err(|cause| wrong("readTimeout", cause))?,
+    })
 }
 
 fn one_of(name: &'static str, value: &str, known: &str) -> ParameterError {
     let value: String = value.chars().take(64).collect();
     wrong(name, format!("`{value}` is not known: it is {known}"))
-}
-
-/// A volume's own patience; ignoring it would let readers hang longer than their owner thinks.
-fn refuse_read_timeout(words: &Words) -> Result<(), ParameterError> {
-    match words.contains_key("readTimeout") {
-        true => Err(wrong(
-            "readTimeout",
-            "is not available in this release: the node's --read-timeout holds for all volumes",
-        )),
-        false => Ok(()),
-    }
 }
 
 /// Comma-separated patterns.

@@ -173,13 +173,11 @@ impl Shared {
         let listing = self.lookup.listing(&pin, token).await?;
         view.select(&listing)?;
         self.remember(publication, known, &pin).await?;
-        let options = &publication.wish.options;
         Ok(PublishRequest {
             listing,
             view,
             token: publication.token.clone(),
-            prefetch: options.prefetch,
-            verify: options.verify,
+            prefetch: publication.wish.options.prefetch,
         })
     }
 

@@ -3,6 +3,7 @@
 //! `csi` decides what is shown where and to whom; a [`Publisher`] makes it so. Calls for one volume id never
 //! overlap, calls for different ones do.
 
+pub use super::following::Bulletin;
 use crate::model::{Listing, Prefetch, Token, View};
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
@@ -16,17 +17,6 @@ pub struct PublishRequest {
     /// May differ between two publishes of the same volume: kubelet brings rotated credentials this way.
     pub token: Option<Token>,
     pub prefetch: Prefetch,
-    pub verify: Verify,
-}
-
-/// When a piece's content is checked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Verify {
-    /// Each piece as it arrives.
-    #[default]
-    Piece,
-    /// And again whenever it is read from disk.
-    Strict,
 }
 
 /// What a published volume holds.
@@ -107,6 +97,10 @@ pub trait Publisher: Send + Sync + 'static {
 
     /// How the volume at this path is, within 100 ms; `None` if that volume is not there.
     async fn health(&self, volume_id: &str, path: &Path) -> Option<VolumeFacts>;
+
+    /// What becomes of the volume at this path from now on, until it is not there any more; `None` if that
+    /// volume is not there.
+    fn follow(&self, volume_id: &str, path: &Path) -> Option<Bulletin>;
 
     /// How the storage is, from memory.
     fn storage(&self) -> StorageFacts;

@@ -72,10 +72,8 @@ fn pinned(words: &Words, commit: &str) -> Result<Pin, ParameterError> {
         name: "commit",
         cause,
     };
-    let words: Words = [("model", words.get("model"))]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name.to_owned(), value?.clone())))
-        .collect();
+    let mut words = words.clone();
+    words.remove("revision");
     let repository = parameters::reference(&words, Author::Admin)?;
     if repository.revision.is_some() {
         return Err(wrong(
@@ -117,7 +115,12 @@ pub(super) fn context(
 ) -> Result<Words, ParameterError> {
     let mut context = words.clone();
     let mut put = |name: &str, value: String| context.insert(name.to_owned(), value);
-    put("model", pin.repository.to_string());
+    // The hub stands in `endpoint`, as it was asked for.
+    let named = Reference {
+        hub: None,
+        ..pin.repository.clone()
+    };
+    put("model", named.to_string());
     put("commit", pin.revision.to_string());
     put("bytes", bytes.to_string());
     put("files", files.to_string());
@@ -138,9 +141,11 @@ pub(super) fn cloned(source: &Words, own: Words) -> Result<Words, ParameterError
     let told = |name: &str| source.get(name).cloned();
     let there = parameters::reference(source, Author::Admin)?;
     let mut asked = own.clone();
-    asked
-        .entry("model".into())
-        .or_insert(there.repository().to_string());
+    for name in ["model", "endpoint"] {
+        if let Some(value) = source.get(name) {
+            asked.entry(name.into()).or_insert(value.clone());
+        }
+    }
     let asked = parameters::reference(&asked, Author::Admin)?;
     let fits =
         |asked: Option<String>, there: &[Option<String>]| asked.is_none() || there.contains(&asked);

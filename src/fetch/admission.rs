@@ -4,6 +4,7 @@
 //! reads as if nothing of it were here. A reader waits for the answer as for a missing piece: troubles that
 //! pass are asked again until its deadline, a refusal is its error.
 
+use super::trouble::Troubles;
 use crate::backoff::Delays;
 use crate::model::{Failure, FailureKind};
 use crate::source::{FileRef, Source};
@@ -17,13 +18,19 @@ pub struct Admission {
     source: Arc<dyn Source>,
     store: Store,
     file: FileRef,
+    troubles: Arc<Troubles>,
     passed: watch::Sender<bool>,
     /// Held while one caller asks; the others then find its answer.
     asking: Mutex<()>,
 }
 
 impl Admission {
-    pub fn new(source: Arc<dyn Source>, store: Store, file: FileRef) -> Arc<Admission> {
+    pub fn new(
+        source: Arc<dyn Source>,
+        store: Store,
+        file: FileRef,
+        troubles: Arc<Troubles>,
+    ) -> Arc<Admission> {
         // Nobody learns anything from an empty file.
         let proven = || store.is_proven(&file.pin.repository, file.key, &file.digest);
         let passed = watch::Sender::new(file.size == 0 || proven());
@@ -31,6 +38,7 @@ impl Admission {
             source,
             store,
             file,
+            troubles,
             passed,
             asking: Mutex::default(),
         })
@@ -64,7 +72,10 @@ impl Admission {
         let mut last = Failure::new(FailureKind::Unavailable, "nobody answered");
         while !self.has_passed() {
             match timeout_at(deadline, self.ask()).await {
-                Ok(Err(failure)) if failure.kind.is_transient() => last = failure,
+                Ok(Err(failure)) if failure.kind.is_transient() => {
+                    self.troubles.failed(&failure);
+                    last = failure;
+                }
                 Ok(answer) => return answer,
                 Err(_) => return Err(last),
             }

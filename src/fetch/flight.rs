@@ -4,16 +4,15 @@
 //! background run already has under way is waited for, not fetched twice.
 
 use super::Fetcher;
+use super::trouble::Troubles;
 use crate::backoff::Delays;
 use crate::metrics::METRICS;
-use crate::model::{Failure, FailureKind, Verified};
+use crate::model::{Failure, Verified};
 use crate::source::{Arrival, FileRef, Need, Source};
 use crate::store::CacheFile;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
 
 /// The flights of one file.
 pub struct Flights {
@@ -24,13 +23,8 @@ pub struct Flights {
     need: Arc<Need>,
     /// Weak: a flight ends when the last reader that waits for it has gone.
     under_way: Mutex<HashMap<u32, Weak<watch::Receiver<Progress>>>>,
-    /// The last flight's failure, until one lands.
-    failing: Mutex<Option<(Instant, String)>>,
+    troubles: Arc<Troubles>,
 }
-
-/// A failure is news as long as a reader that still waits would have met it again: a try takes 10 s and the
-/// longest pause between two is 30 s.
-const NEWS: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Debug, Default)]
 struct Progress {
@@ -77,6 +71,7 @@ impl Flights {
         file: &FileRef,
         cached: &Arc<CacheFile>,
         need: &Arc<Need>,
+        troubles: &Arc<Troubles>,
     ) -> Arc<Flights> {
         Arc::new(Flights {
             source: fetcher.source.clone(),
@@ -85,22 +80,16 @@ impl Flights {
             cached: cached.clone(),
             need: need.clone(),
             under_way: Mutex::default(),
-            failing: Mutex::default(),
+            troubles: troubles.clone(),
         })
     }
 
-    /// Why flights fail, if they do.
-    pub fn starving(&self) -> Option<String> {
-        let failing = self.failing.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, cause) = failing.as_ref()?;
-        (since.elapsed() < NEWS).then(|| format!("{}: {cause}", self.file.path))
-    }
-
     fn note(&self, landing: &Landing) {
-        let failure = landing.as_ref().err();
-        let failure = failure.filter(|failure| failure.kind != FailureKind::Integrity);
-        let news = failure.map(|failure| (Instant::now(), failure.to_string()));
-        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = news;
+        match landing {
+            Ok(None) => self.troubles.over(),
+            Ok(Some(_)) => self.troubles.no_room(),
+            Err(failure) => self.troubles.failed(failure),
+        }
     }
 
     /// Joins the flight of a piece, or starts it.

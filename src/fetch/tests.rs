@@ -1,13 +1,15 @@
 //! Fetching against a source that counts: each piece once, no more than is wanted, never a wrong byte.
 
 use super::*;
-use crate::model::{Digest, Geometry, PIECE_BYTES};
+use crate::model::{Digest, Geometry, PIECE_BYTES, Verify};
 use crate::source::Arrival;
 use crate::store::StoreConfig;
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 
+/// For reads that end long before.
+const WAIT: Duration = Duration::from_secs(600);
 const SIZE: u64 = 40 * PIECE_BYTES + 77;
 
 fn content() -> Vec<u8> {
@@ -81,7 +83,17 @@ struct Bench {
     fetcher: Arc<Fetcher>,
 }
 
-fn bench(limit_bytes: u64, read_timeout: Duration) -> Bench {
+impl Bench {
+    fn reader(&self, verify: Verify, seconds: u64) -> Reader {
+        Reader {
+            open: self.fetcher.open(file()).expect("a file"),
+            verify,
+            timeout: Duration::from_secs(seconds),
+        }
+    }
+}
+
+fn bench(limit_bytes: u64) -> Bench {
     let dir = tempfile::tempdir().expect("a folder");
     let config = StoreConfig {
         dir: dir.path().to_owned(),
@@ -97,7 +109,7 @@ fn bench(limit_bytes: u64, read_timeout: Duration) -> Bench {
         silent: AtomicBool::new(false),
         asks: Notify::new(),
     });
-    let fetcher = Fetcher::new(store, source.clone(), FetchConfig { read_timeout });
+    let fetcher = Fetcher::new(store, source.clone(), FetchConfig::default());
     Bench {
         _dir: dir,
         source,
@@ -106,7 +118,7 @@ fn bench(limit_bytes: u64, read_timeout: Duration) -> Bench {
 }
 
 fn plenty() -> Bench {
-    bench(1 << 30, Duration::from_secs(600))
+    bench(1 << 30)
 }
 
 fn file() -> FileRef {
@@ -129,11 +141,11 @@ async fn a_read_brings_just_its_pieces_and_returns_exactly_its_bytes() {
     let open = bench.fetcher.open(file()).expect("a file");
     let at = 7 * PIECE_BYTES - 3;
     assert!(open.read_now(at, 10).is_none());
-    let bytes = open.read(at, 10).await.expect("bytes");
+    let bytes = open.read(at, 10, WAIT).await.expect("bytes");
     assert_eq!(bytes, content()[at as usize..at as usize + 10]);
     assert_eq!(bench.source.asked(), [6, 7]);
     assert_eq!(open.read_now(at, 10).expect("here").expect("bytes"), bytes);
-    let tail = open.read(SIZE - 5, 4096).await.expect("bytes");
+    let tail = open.read(SIZE - 5, 4096, WAIT).await.expect("bytes");
     assert_eq!(tail, content()[SIZE as usize - 5..]);
     assert_eq!(bench.source.asked(), [6, 7, 40]);
 }
@@ -142,7 +154,7 @@ async fn a_read_brings_just_its_pieces_and_returns_exactly_its_bytes() {
 async fn many_readers_of_one_piece_fetch_it_once() {
     let bench = plenty();
     let open = bench.fetcher.open(file()).expect("a file");
-    let reads = (0..50).map(|n| open.read(n * 4096, 4096));
+    let reads = (0..50).map(|n| open.read(n * 4096, 4096, WAIT));
     let all = futures::future::join_all(reads).await;
     assert!(all.iter().all(Result::is_ok));
     assert_eq!(bench.source.asked(), [0]);
@@ -157,7 +169,7 @@ async fn a_reader_in_order_finds_the_rest_here_and_each_piece_was_fetched_once()
     while whole.len() < SIZE as usize {
         whole.extend_from_slice(
             &open
-                .read(whole.len() as u64, 128 << 10)
+                .read(whole.len() as u64, 128 << 10, WAIT)
                 .await
                 .expect("bytes"),
         );
@@ -177,7 +189,9 @@ async fn fetch_all_completes_a_file_without_a_reader() {
         .file(open.file.key, SIZE)
         .expect("a file");
     assert!(!cached.finish(root).expect("pieces are missing"));
-    open.complete().await.expect("all pieces and the verdict");
+    open.complete(WAIT)
+        .await
+        .expect("all pieces and the verdict");
     assert_eq!(open.present_bytes(), SIZE);
     assert_eq!(bench.source.asked(), (0..41).collect::<Vec<_>>());
 }
@@ -190,39 +204,75 @@ async fn a_transient_failure_is_asked_again_and_a_final_one_is_told() {
         *bench.source.failure.lock().expect("a lock") = Some(Failure::new(kind, "hub says no"))
     };
     fail(FailureKind::Unavailable);
-    assert!(open.read(0, 1).await.is_ok());
+    assert!(open.read(0, 1, WAIT).await.is_ok());
     fail(FailureKind::Denied);
-    let error = open.read(9 * PIECE_BYTES, 1).await.expect_err("no right");
+    let error = open
+        .read(9 * PIECE_BYTES, 1, WAIT)
+        .await
+        .expect_err("no right");
     assert!(
         matches!(&error, ReadError::Denied { .. }) && error.to_string().contains("hub says no")
     );
     assert!(
-        open.read(9 * PIECE_BYTES, 1).await.is_ok(),
+        open.read(9 * PIECE_BYTES, 1, WAIT).await.is_ok(),
         "a later read asks anew"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_read_without_progress_ends_with_an_error_after_its_timeout() {
-    let bench = bench(1 << 30, Duration::from_secs(30));
+async fn a_read_without_progress_ends_with_an_error_after_its_own_mounts_timeout() {
+    let bench = plenty();
     bench.source.silent.store(true, Ordering::SeqCst);
-    let open = bench.fetcher.open(file()).expect("a file");
-    let started = Instant::now();
-    let error = open.read(0, 1).await.expect_err("nobody answers");
-    assert!(matches!(
-        error,
-        ReadError::Timeout {
-            piece: 0,
-            seconds: 30,
-            ..
+    let wait = async |seconds| {
+        let (started, reader) = (Instant::now(), bench.reader(Verify::Piece, seconds));
+        let error = reader.read(0, 1).await.expect_err("nobody answers");
+        assert!(
+            matches!(error, ReadError::Timeout { piece: 0, seconds: told, .. } if told == seconds)
+        );
+        assert_eq!(started.elapsed().as_secs(), seconds);
+    };
+    tokio::join!(wait(30), wait(90));
+}
+
+#[tokio::test]
+async fn a_strict_reader_gets_nothing_before_the_verdict_on_the_whole_file() {
+    let bench = plenty();
+    let reader = bench.reader(Verify::Strict, 600);
+    let cached = bench.fetcher.store().file(file().key, SIZE);
+    let cached = cached.expect("a file");
+    let mut read = std::pin::pin!(reader.read(0, 10));
+    let mut changes = cached.changes();
+    while cached.state() != State::Whole {
+        tokio::select! {
+            _ = &mut read => panic!("read before the file was whole"),
+            changed = changes.changed() => changed.expect("the file lives"),
         }
-    ));
-    assert_eq!(started.elapsed().as_secs(), 30);
+    }
+    assert!(reader.read_now(0, 10).is_none(), "whole is not confirmed");
+    assert!(futures::poll!(&mut read).is_pending());
+    assert_eq!(bench.source.asked(), (0..41).collect::<Vec<_>>());
+    let root = *blake3::hash(&content()).as_bytes();
+    assert!(cached.finish(root).expect("a disk"));
+    assert_eq!(read.await.expect("confirmed"), content()[..10]);
+    assert!(reader.read_now(20, 10).is_some());
+}
+
+#[tokio::test]
+async fn a_strict_reader_of_a_revoked_file_fails_at_once() {
+    let bench = plenty();
+    let (piece, strict) = (Verify::Piece, Verify::Strict);
+    let admitted = bench.reader(piece, 600).read(0, 1).await;
+    admitted.expect("bytes");
+    let reader = bench.reader(strict, 600);
+    reader.open.cached.revoke().expect("a disk");
+    let refused = reader.read_now(0, 1);
+    assert!(matches!(refused, Some(Err(ReadError::Revoked { .. }))));
+    assert_eq!(bench.source.asked(), [0]);
 }
 
 #[tokio::test]
 async fn a_full_store_serves_readers_without_keeping() {
-    let bench = bench(2 * PIECE_BYTES, Duration::from_secs(600));
+    let bench = bench(2 * PIECE_BYTES);
     let open = bench.fetcher.open(file()).expect("a file");
     for at in [
         0,
@@ -230,7 +280,7 @@ async fn a_full_store_serves_readers_without_keeping() {
         20 * PIECE_BYTES,
         30 * PIECE_BYTES - 9,
     ] {
-        let bytes = open.read(at, 100).await.expect("bytes");
+        let bytes = open.read(at, 100, WAIT).await.expect("bytes");
         assert_eq!(bytes, content()[at as usize..at as usize + 100]);
     }
     assert!(bench.fetcher.store().used_bytes() <= 2 * PIECE_BYTES);
@@ -245,13 +295,13 @@ async fn a_flight_that_nobody_waits_for_ends() {
     let asked = bench.source.asks.notified();
     let reader = tokio::spawn({
         let open = open.clone();
-        async move { open.read(0, 1).await.map(|_| ()) }
+        async move { open.read(0, 1, WAIT).await.map(|_| ()) }
     });
     asked.await;
     reader.abort();
     assert!(reader.await.expect_err("aborted").is_cancelled());
     bench.source.silent.store(false, Ordering::SeqCst);
-    let bytes = open.read(0, 1).await.expect("a new flight lands");
+    let bytes = open.read(0, 1, WAIT).await.expect("a new flight lands");
     assert_eq!(bytes[..], content()[..1]);
     assert_eq!(bench.source.asked(), [0, 0]);
 }
@@ -261,7 +311,9 @@ async fn without_run_ahead_a_reader_in_order_brings_only_what_it_touches() {
     let bench = plenty();
     let open = bench.fetcher.open(file()).expect("a file");
     for index in 0..6 {
-        open.read(index * PIECE_BYTES, 4096).await.expect("bytes");
+        open.read(index * PIECE_BYTES, 4096, WAIT)
+            .await
+            .expect("bytes");
     }
     assert_eq!(bench.source.asked(), (0..6).collect::<Vec<_>>());
 }

@@ -3,8 +3,8 @@
 //! Three small traits, so that the filesystem and its mounts run in tests on content that the test
 //! controls. In the program all three are `fetch`.
 
-use crate::fetch::{Fetcher, OpenFile, ReadError};
-use crate::model::{Credential, Listing, Pin, Token};
+use crate::fetch::{Fetcher, ReadError, Reader, Trouble};
+use crate::model::{Credential, Listing, Pin, Reads, Token};
 use crate::source::FileRef;
 use crate::store::State;
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::watch;
 
 /// The content of one file, of which parts may be missing.
 pub trait Content: Send + Sync + 'static {
@@ -38,11 +39,10 @@ pub trait Opener: Send + Sync + 'static {
     fn open(&self, entry: usize) -> Result<Arc<dyn Content>, ReadError>;
     /// What is known of a file that is not open; must not create anything.
     fn state(&self, entry: usize) -> State;
-    /// Why pieces of a file that readers wait for do not come, if so.
-    fn starving(&self, entry: usize) -> Option<String> {
-        let _ = entry;
-        None
-    }
+    /// What readers of a file suffer from, if they do; from memory.
+    fn trouble(&self, entry: usize) -> Option<Trouble>;
+    /// Counts up when what [`Opener::state`] or [`Opener::trouble`] say of any file may have changed.
+    fn news(&self) -> watch::Receiver<u64>;
     /// From now on files opened here are brought ahead of their readers.
     fn run_ahead(&self);
     /// The credential from now on, also of open files: kubelet rotates tokens under a running mount.
@@ -51,14 +51,14 @@ pub trait Opener: Send + Sync + 'static {
 
 /// Makes openers; one a process.
 pub trait Provider: Send + Sync + 'static {
-    fn opener(&self, listing: Arc<Listing>, token: Option<Token>) -> Arc<dyn Opener>;
+    fn opener(&self, listing: Arc<Listing>, token: Option<Token>, reads: Reads) -> Arc<dyn Opener>;
     /// Where the data files lie: whether the kernel may read them directly is probed there.
     fn data_dir(&self) -> &Path;
 }
 
-impl Content for OpenFile {
+impl Content for Reader {
     fn read_now(&self, offset: u64, len: usize) -> Option<Result<Bytes, ReadError>> {
-        OpenFile::read_now(self, offset, len)
+        Reader::read_now(self, offset, len)
     }
 
     fn read(
@@ -66,23 +66,23 @@ impl Content for OpenFile {
         offset: u64,
         len: usize,
     ) -> BoxFuture<'static, Result<Bytes, ReadError>> {
-        Box::pin(async move { OpenFile::read(&self, offset, len).await })
+        Box::pin(async move { Reader::read(&self, offset, len).await })
     }
 
     fn state(&self) -> State {
-        OpenFile::state(self)
+        self.open.state()
     }
 
     fn backing(&self) -> Option<Arc<File>> {
-        OpenFile::backing(self)
+        self.open.backing()
     }
 
     fn finished(self: Arc<Self>) -> BoxFuture<'static, ()> {
-        Box::pin(async move { OpenFile::finished(&self).await })
+        Box::pin(async move { self.open.finished().await })
     }
 
     fn fetch_all(&self) {
-        OpenFile::fetch_all(self)
+        self.open.fetch_all()
     }
 }
 
@@ -90,12 +90,13 @@ impl Content for OpenFile {
 pub struct FetchProvider(pub Arc<Fetcher>);
 
 impl Provider for FetchProvider {
-    fn opener(&self, listing: Arc<Listing>, token: Option<Token>) -> Arc<dyn Opener> {
+    fn opener(&self, listing: Arc<Listing>, token: Option<Token>, reads: Reads) -> Arc<dyn Opener> {
         Arc::new(FetchOpener {
             fetcher: self.0.clone(),
             pin: Arc::new(listing.pin().clone()),
             token: self.0.credential(&listing.pin().repository, token),
             listing,
+            reads,
             run_ahead: AtomicBool::new(false),
         })
     }
@@ -110,6 +111,7 @@ struct FetchOpener {
     pin: Arc<Pin>,
     listing: Arc<Listing>,
     token: Credential,
+    reads: Reads,
     run_ahead: AtomicBool,
 }
 
@@ -121,7 +123,11 @@ impl Opener for FetchOpener {
         if self.run_ahead.load(Ordering::Relaxed) {
             open.run_ahead();
         }
-        Ok(open)
+        Ok(Arc::new(Reader {
+            open,
+            verify: self.reads.verify,
+            timeout: self.reads.timeout.unwrap_or(self.fetcher.read_timeout()),
+        }))
     }
 
     fn state(&self, entry: usize) -> State {
@@ -134,9 +140,13 @@ impl Opener for FetchOpener {
         }
     }
 
-    fn starving(&self, entry: usize) -> Option<String> {
+    fn trouble(&self, entry: usize) -> Option<Trouble> {
         let key = self.listing.files()[entry].key;
-        self.fetcher.starving(key, &self.pin.repository)
+        self.fetcher.trouble(key, &self.pin.repository)
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.fetcher.store().news()
     }
 
     fn run_ahead(&self) {

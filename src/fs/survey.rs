@@ -3,6 +3,7 @@
 //! It opens the map of every file that is shown, so it may wait for the disk: ask from a thread that may.
 
 use super::volume::Volume;
+use crate::fetch::Trouble;
 use crate::store::State;
 
 /// What was seen.
@@ -32,8 +33,14 @@ impl Volume {
                     .revoked
                     .get_or_insert_with(|| tree.entry(file).path.clone());
             }
-            survey.starving = survey.starving.or_else(|| opener.starving(entry));
+            survey.starving = survey.starving.or_else(|| starving(opener.trouble(entry)));
         }
         survey
     }
+}
+
+/// A full cache is the node's trouble, told as such.
+fn starving(trouble: Option<Trouble>) -> Option<String> {
+    let starving = |trouble: &Trouble| matches!(trouble, Trouble::Starving { .. });
+    trouble.filter(starving).map(|trouble| trouble.to_string())
 }

@@ -1,8 +1,8 @@
 //! Content that a test controls: which bytes are here, when the rest comes, when a file is complete.
 
 use super::open::{Content, Opener, Provider};
-use crate::fetch::ReadError;
-use crate::model::{Digest, Listing, Token};
+use crate::fetch::{ReadError, Trouble};
+use crate::model::{Digest, Listing, Reads, Token};
 use crate::store::State;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -46,6 +46,8 @@ pub struct TwinFile {
     /// Counts the reads that wait for bytes.
     pub waiting: watch::Sender<usize>,
     pub whole_wanted: watch::Sender<bool>,
+    pub trouble: Mutex<Option<Trouble>>,
+    news: watch::Sender<u64>,
     /// Counts the reads that came through the filesystem at all.
     pub reads: AtomicU64,
     pub path: PathBuf,
@@ -53,7 +55,7 @@ pub struct TwinFile {
 }
 
 impl TwinFile {
-    fn new(dir: &Path, name: usize, size: u64) -> Arc<TwinFile> {
+    fn new(dir: &Path, name: usize, size: u64, news: watch::Sender<u64>) -> Arc<TwinFile> {
         let path = dir.join(name.to_string());
         let data = File::options()
             .create(true)
@@ -72,6 +74,8 @@ impl TwinFile {
             }),
             waiting: watch::Sender::new(0),
             whole_wanted: watch::Sender::new(false),
+            trouble: Mutex::default(),
+            news,
             reads: AtomicU64::new(0),
             path,
             data: Arc::new(data),
@@ -91,6 +95,17 @@ impl TwinFile {
     pub fn set(&self, state: State) {
         let here = self.size;
         self.now.send_modify(|now| *now = Now { here, state });
+        self.news.send_modify(|count| *count += 1);
+    }
+
+    /// Readers suffer from this from now on.
+    pub fn ail(&self, cause: impl Into<Option<&'static str>>) {
+        let starving = |cause: &str| Trouble::Starving {
+            path: "twin".into(),
+            cause: cause.into(),
+        };
+        *self.trouble.lock().expect("no panic") = cause.into().map(starving);
+        self.news.send_modify(|count| *count += 1);
     }
 
     fn bytes(&self, offset: u64, len: usize) -> Bytes {
@@ -158,7 +173,10 @@ impl Content for TwinFile {
 pub struct Twin {
     dir: tempfile::TempDir,
     files: Mutex<HashMap<String, Arc<TwinFile>>>,
+    news: watch::Sender<u64>,
     pub token: Mutex<Option<Token>>,
+    /// Of the mount that was made last.
+    pub reads: Mutex<Reads>,
 }
 
 impl Twin {
@@ -168,7 +186,9 @@ impl Twin {
         Arc::new(Twin {
             dir: tempfile::tempdir_in(target).expect("a directory"),
             files: Mutex::default(),
+            news: watch::Sender::new(0),
             token: Mutex::default(),
+            reads: Mutex::default(),
         })
     }
 
@@ -177,7 +197,7 @@ impl Twin {
         let name = files.len();
         files
             .entry(path.to_owned())
-            .or_insert_with(|| TwinFile::new(self.dir.path(), name, size))
+            .or_insert_with(|| TwinFile::new(self.dir.path(), name, size, self.news.clone()))
             .clone()
     }
 }
@@ -186,7 +206,8 @@ impl Twin {
 pub struct TwinProvider(pub Arc<Twin>);
 
 impl Provider for TwinProvider {
-    fn opener(&self, listing: Arc<Listing>, token: Option<Token>) -> Arc<dyn Opener> {
+    fn opener(&self, listing: Arc<Listing>, token: Option<Token>, reads: Reads) -> Arc<dyn Opener> {
+        *self.0.reads.lock().expect("no panic") = reads;
         *self.0.token.lock().expect("no panic") = token;
         Arc::new(TwinOpener {
             twin: self.0.clone(),
@@ -218,6 +239,15 @@ impl Opener for TwinOpener {
 
     fn state(&self, entry: usize) -> State {
         self.file(entry).state()
+    }
+
+    fn trouble(&self, entry: usize) -> Option<Trouble> {
+        let file = self.file(entry);
+        file.trouble.lock().expect("no panic").clone()
+    }
+
+    fn news(&self) -> watch::Receiver<u64> {
+        self.twin.news.subscribe()
     }
 
     fn run_ahead(&self) {}

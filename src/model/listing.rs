@@ -48,24 +48,29 @@ impl std::str::FromStr for Digest {
 }
 
 /// The only name of a file on wire and disk, fixed when it is first listed: BLAKE3 of (algorithm, digest,
-/// size), so that the same shard in two revisions or hubs is one file; without a digest, of its origin too.
+/// size), so that the same shard in two revisions is one file; of its hub, where that is not the configured
+/// one, for what another hub gives under a digest must not reach this one's readers before it is checked;
+/// and without a digest of its origin.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileKey(pub [u8; 32]);
 
 impl FileKey {
-    /// Derives the key of a file. `pin` and `path` count only where the hub states no digest.
+    /// Derives the key of a file. Of `pin` only the hub counts, and `path` not at all, where there is a digest.
     pub fn derive(pin: &Pin, path: &str, size: u64, digest: &Digest) -> FileKey {
         let mut hasher = blake3::Hasher::new_derive_key("model-p2p 2026 file key");
         hasher
             .update(digest.to_string().as_bytes())
             .update(&size.to_le_bytes());
-        if let Digest::Version(_) = digest {
-            // Lengths before texts, so that no two tuples spell the same bytes.
-            for part in [pin.to_string().as_str(), path] {
-                hasher
-                    .update(&(part.len() as u64).to_le_bytes())
-                    .update(part.as_bytes());
-            }
+        let (pin_text, hub) = (pin.to_string(), pin.repository.hub.as_ref());
+        let origin = match (digest, hub) {
+            (Digest::Version(_), _) => vec![pin_text.as_str(), path],
+            (_, hub) => hub.map(|hub| hub.as_str()).into_iter().collect(),
+        };
+        // Lengths before texts, so that no two tuples spell the same bytes.
+        for part in origin {
+            hasher
+                .update(&(part.len() as u64).to_le_bytes())
+                .update(part.as_bytes());
         }
         FileKey(*hasher.finalize().as_bytes())
     }
@@ -303,6 +308,14 @@ mod tests {
         assert_ne!(
             key("a/b", Digest::Version([7; 32])),
             key("a/b", Digest::Sha256([7; 32]))
+        );
+        let other = "hf(https://h.example)://a/b@".to_owned() + &"a".repeat(40);
+        let other: Pin = other.parse().expect("a pin");
+        let digest = Digest::Sha256([7; 32]);
+        assert_ne!(
+            FileKey::derive(&other, "w", 9, &digest),
+            key("a/b", digest),
+            "what another hub gives is apart"
         );
         assert_eq!(
             FileKey::from_hex(&key("a/b", Digest::Sha256([7; 32])).to_string()),

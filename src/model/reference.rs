@@ -3,8 +3,12 @@
 //! `hf://[models|datasets|spaces/]OWNER/NAME[@REV][/SUBDIR]`, `modelscope://` alike, `s3://`, `gs://` and
 //! `az://BUCKET[/PREFIX]`, `oci://HOST/REPO[:TAG|@DIGEST]`, `https://HOST/PATH`, `file:///PATH`.
 //! A revision that holds `/` is written `%2F`; only `refs/pr/N` and `refs/convert/NAME` may stand as they
-//! are, as huggingface_hub reads them. Printing gives back the shortest text that parses to the same value.
+//! are, as huggingface_hub reads them. A repository of another hub than the configured one carries that
+//! hub's address, `hf(https://hub.example.com)://OWNER/NAME`, so that nothing of it is taken for the same
+//! name's at the other; where users may name such a hub is not decided here. Printing gives back the shortest text that parses to the same value.
 
+use super::HubUrl;
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -86,6 +90,8 @@ impl Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Reference {
     pub scheme: Scheme,
+    /// A hub that is not the scheme's configured one.
+    pub hub: Option<HubUrl>,
     pub kind: Kind,
     pub repo: String,
     /// Branch, tag, commit or digest as the user wrote it; `None` is the hub's default.
@@ -114,9 +120,11 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Reference, ReferenceError> {
         let scheme = text
-            .split_once("://")
+            .split_once([':', '('])
             .and_then(|(name, _)| scheme_named(name));
-        parse(text).map_err(|(part, cause)| ReferenceError {
+        let parsed = split_hub(text).and_then(|(text, hub)| Ok((parse(&text)?, hub)));
+        let parsed = parsed.map(|(reference, hub)| Reference { hub, ..reference });
+        parsed.map_err(|(part, cause)| ReferenceError {
             text: text.chars().take(200).collect(),
             part,
             cause,
@@ -130,6 +138,25 @@ fn scheme_named(name: &str) -> Option<Scheme> {
         .iter()
         .find(|(_, known, _)| *known == name)
         .map(|(scheme, ..)| *scheme)
+}
+
+/// The text without its hub's address.
+fn split_hub(text: &str) -> Result<(Cow<'_, str>, Option<HubUrl>), Problem> {
+    let split = text.split_once('(');
+    let Some((name, rest)) = split.filter(|(name, _)| scheme_named(name).is_some()) else {
+        return Ok((text.into(), None));
+    };
+    let bad = |cause: String| ("hub", cause);
+    if name != Scheme::HuggingFace.name() {
+        return Err(bad(format!("of {name}:// cannot be named")));
+    }
+    let (hub, rest) = rest
+        .split_once(')')
+        .ok_or_else(|| bad("has no end".into()))?;
+    let hub: HubUrl = hub
+        .parse()
+        .map_err(|error: super::hub_url::HubUrlError| bad(error.to_string()))?;
+    Ok((format!("{name}{rest}").into(), Some(hub)))
 }
 
 fn parse(text: &str) -> Result<Reference, Problem> {
@@ -190,6 +217,7 @@ fn parse_repo(scheme: Scheme, rest: &str) -> Result<Reference, Problem> {
     let subdir = subdir.map(|subdir| check_subdir(&subdir)).transpose()?;
     Ok(Reference {
         scheme,
+        hub: None,
         kind,
         repo: format!("{owner}/{name}"),
         revision,
@@ -287,6 +315,7 @@ fn parse_bucket(scheme: Scheme, rest: &str) -> Result<Reference, Problem> {
     let subdir = prefix.map(check_subdir).transpose()?;
     Ok(Reference {
         scheme,
+        hub: None,
         kind: Kind::Model,
         repo: bucket.to_owned(),
         revision: None,
@@ -312,6 +341,7 @@ fn parse_oci(rest: &str) -> Result<Reference, Problem> {
     let revision = revision.map(check_oci_revision).transpose()?;
     Ok(Reference {
         scheme: Scheme::Oci,
+        hub: None,
         kind: Kind::Model,
         repo: name.to_owned(),
         revision,
@@ -361,6 +391,7 @@ fn parse_https(rest: &str) -> Result<Reference, Problem> {
     }
     Ok(Reference {
         scheme: Scheme::Https,
+        hub: None,
         kind: Kind::Model,
         repo: rest.to_owned(),
         revision: None,
@@ -388,6 +419,7 @@ fn parse_file(rest: &str) -> Result<Reference, Problem> {
     }
     Ok(Reference {
         scheme: Scheme::File,
+        hub: None,
         kind: Kind::Model,
         repo: path.to_owned(),
         revision: None,
@@ -397,7 +429,11 @@ fn parse_file(rest: &str) -> Result<Reference, Problem> {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}://", self.scheme.name())?;
+        f.write_str(self.scheme.name())?;
+        if let Some(hub) = &self.hub {
+            write!(f, "({hub})")?;
+        }
+        f.write_str("://")?;
         if self.kind != Kind::Model
             || Kind::from_plural(self.repo.split('/').next().unwrap_or_default()).is_some()
                 && self.has_kinds()
@@ -520,6 +556,10 @@ mod tests {
             ("file:///", "path"),
             ("file:///a/../b", "path"),
             ("hf://owner/na\nme", "text"),
+            ("hf(https://h.example://o/n", "hub"),
+            ("hf(http://169.254.169.254)://o/n", "hub"),
+            ("hf(https://h.example)", "scheme"),
+            ("s3(https://h.example)://bucket/key", "hub"),
         ] {
             let error = text.parse::<Reference>().expect_err(text);
             assert_eq!(error.part, part, "{text}: {error}");
@@ -546,13 +586,15 @@ mod tests {
         #[test]
         fn printing_and_parsing_agree(
             scheme in prop_oneof![Just(Scheme::HuggingFace), Just(Scheme::ModelScope)],
+            hub in prop::option::of("https?://[a-z]{1,8}[.]example(:[1-9][0-9]{1,3})?(/[a-z%]{1,5})?"),
             kind in prop_oneof![Just(Kind::Model), Just(Kind::Dataset), Just(Kind::Space)],
             owner in prop_oneof![name(), Just("models".to_owned()), Just("datasets".to_owned())],
             name in name(),
             revision in revision(),
             subdir in prop::option::of("[a-zA-Z0-9 @%#é]{1,8}(/[a-z]{1,4}){0,2}"),
         ) {
-            let reference = Reference { scheme, kind, repo: format!("{owner}/{name}"), revision, subdir };
+            let hub = hub.filter(|_| scheme == Scheme::HuggingFace).map(|hub| hub.parse().expect("a hub"));
+            let reference = Reference { scheme, hub, kind, repo: format!("{owner}/{name}"), revision, subdir };
             prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference));
         }
 

@@ -1,9 +1,10 @@
 //! Views: which files of a listing a mount shows, and under which names.
 
 use super::listing::{Entry, Listing};
+use super::reads::Reads;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 
-/// What part of a revision is shown. Equal views of one pin share one mount.
+/// What part of a revision is shown, and how it is read. Equal views of one pin share one mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct View {
     /// A folder that becomes the root.
@@ -11,6 +12,7 @@ pub struct View {
     /// Globs over the paths as shown; none means all.
     pub include: Vec<String>,
     pub exclude: Vec<String>,
+    pub reads: Reads,
 }
 
 /// How much of a view is fetched before anybody reads it.

@@ -11,7 +11,7 @@ use super::probe::{self, MountHealth};
 use super::session::Session;
 use super::{MountError, info, syscalls};
 use crate::fetch::Fetcher;
-use crate::fs::{FetchProvider, Mode, Provider, Tree, Volume, prefetch};
+use crate::fs::{FetchProvider, Follow, Mode, Provider, Tree, Volume, prefetch};
 use crate::model::{Listing, Pin, Prefetch, Token, View};
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -168,6 +168,12 @@ impl Mounts {
         Some(probe::health(&session, target).await)
     }
 
+    /// What becomes of a published volume from now on.
+    pub fn follow(&self, volume_id: &str, target: &Path) -> Option<Follow> {
+        let session = self.session(volume_id, target)?;
+        Some(Follow::new(session.volume().clone()))
+    }
+
     fn session(&self, volume_id: &str, target: &Path) -> Option<Arc<Session>> {
         let table = self.table();
         let found = table.targets.get(target)?;
@@ -319,9 +325,8 @@ impl Mounts {
     /// Mounts a spec on an existing directory.
     pub(super) fn start(&self, spec: &MountSpec, dir: &Path) -> Result<Session, MountError> {
         let tree = Tree::new(spec.listing.clone(), &spec.view)?;
-        let opener = self
-            .provider
-            .opener(spec.listing.clone(), spec.token.clone());
+        let (listing, token) = (spec.listing.clone(), spec.token.clone());
+        let opener = self.provider.opener(listing, token, spec.view.reads);
         let volume = Volume::new(tree, opener, self.runtime.clone());
         let session = Session::mount(volume, dir, self.provider.data_dir())?;
         apply(spec.prefetch, &session);

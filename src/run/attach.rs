@@ -46,6 +46,12 @@ fn wire(request: &Request) -> proto::Request {
             .map(|token| token.reveal().to_owned())
             .unwrap_or_default(),
         prefetch: request.prefetch.to_string(),
+        verify: request.view.reads.verify.name().to_owned(),
+        read_timeout_ms: request
+            .view
+            .reads
+            .timeout
+            .map(|timeout| timeout.as_millis() as u64),
     }
 }
 

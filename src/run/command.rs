@@ -201,7 +201,7 @@ async fn get_file(
 ) -> Result<(), Failure> {
     let open = engine.fetcher.open(file.clone())?;
     meter.opened(&open);
-    open.complete().await?;
+    open.complete(engine.fetcher.read_timeout()).await?;
     let source = engine.store.file(file.key, file.size)?.data();
     let copied = tokio::task::spawn_blocking(move || copy(&source, &target));
     let copied = copied

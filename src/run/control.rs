@@ -3,13 +3,14 @@
 use super::command::{self, Done, Request};
 use super::engine::Engine;
 use super::status::StatusSource;
-use crate::model::{Failure, FailureKind, Token, View};
+use crate::model::{Failure, FailureKind, Reads, Token, View};
 use crate::mount::{DirectMount, Mounts};
 use crate::swarm::failure::{self, status_of};
 use proto::control_server::{Control, ControlServer};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
@@ -167,6 +168,10 @@ fn read(wire: proto::Request) -> Result<Request, Status> {
             subdir,
             include: wire.include,
             exclude: wire.exclude,
+            reads: Reads {
+                verify: wire.verify.parse().map_err(bad)?,
+                timeout: wire.read_timeout_ms.map(Duration::from_millis),
+            },
         },
         token: Token::new(&wire.token),
         dir: wire.dir.into(),

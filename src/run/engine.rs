@@ -29,10 +29,19 @@ pub struct Engine {
 
 /// Opens a cache; another process's is told apart by [`StoreError::Owned`].
 pub fn open_store(cache: &CacheConfig) -> Result<Store, StoreError> {
-    Store::open(&StoreConfig {
+    Store::open_or_renew(&store_config(cache))
+}
+
+/// Opens the cache of a process that keeps volumes' pins for others.
+pub fn open_seed_store(cache: &CacheConfig) -> Result<Store, StoreError> {
+    Store::open(&store_config(cache))
+}
+
+fn store_config(cache: &CacheConfig) -> StoreConfig {
+    StoreConfig {
         dir: cache.dir.clone(),
         limit_bytes: cache.limit_bytes,
-    })
+    }
 }
 
 impl From<StoreError> for Failure {
@@ -40,7 +49,10 @@ impl From<StoreError> for Failure {
         let kind = match &error {
             StoreError::NoRoom { .. } => FailureKind::NoRoom,
             StoreError::Owned { .. } => FailureKind::Unavailable,
-            StoreError::Io { .. } | StoreError::Index(_) => FailureKind::Internal,
+            StoreError::Io { .. }
+            | StoreError::NotWritable { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::Index(_) => FailureKind::Internal,
         };
         Failure::new(kind, error.to_string())
     }
@@ -51,6 +63,7 @@ pub fn hubs(config: &HubsConfig) -> Result<Arc<Hubs>, Failure> {
     let clients = HubClients {
         huggingface: config.huggingface.clone(),
         ca_file: config.ca_file.clone(),
+        allowed: config.allowed.clone(),
         offline: config.offline,
     };
     Ok(Arc::new(Hubs::new(clients)?))

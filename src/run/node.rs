@@ -1,7 +1,7 @@
 //! The node daemon: CSI node service, mounts, cache, peer.
 
 use super::control::{self, ControlService};
-use super::engine::{Engine, open_store};
+use super::engine::{Engine, open_seed_store, open_store};
 use super::status::StatusSource;
 use super::{mount, ops, signal};
 use crate::config::NodeConfig;
@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 /// them again.
 pub async fn node(config: NodeConfig) -> Result<(), Failure> {
     let shutdown = signal::shutdown()?;
-    let store = open_store(&config.cache)?;
+    let store = match &config.peer {
+        Some(_) => open_store(&config.cache)?,
+        None => open_seed_store(&config.cache)?,
+    };
     let engine = match &config.peer {
         Some(peer) => {
             let id = config.node_id.clone();

@@ -1,7 +1,7 @@
 //! The seed daemon: origin reader, tracker, piece server.
 
 use super::control::{self, ControlService};
-use super::engine::{Engine, bind, hubs, open_store, tls};
+use super::engine::{Engine, bind, hubs, open_seed_store, tls};
 use super::status::StatusSource;
 use super::{ops, signal};
 use crate::config::SeedConfig;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 /// Runs until a signal.
 pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     let shutdown = signal::shutdown()?;
-    let store = open_store(&config.cache)?;
+    let store = open_seed_store(&config.cache)?;
     let tls = tls(config.tls_dir.as_deref())?;
     let hubs = hubs(&config.hubs)?;
     let ingest = Ingest::new(store.clone(), hubs.clone());

@@ -111,7 +111,7 @@ impl LocalCatalog {
     }
 
     async fn ask_hub(&self, reference: &Reference, token: Option<&Token>) -> Result<Pin, Failure> {
-        let hub = self.hubs.hub(reference.scheme)?;
+        let hub = self.hubs.hub(reference)?;
         let name = Reference {
             subdir: None,
             ..reference.clone()
@@ -157,11 +157,7 @@ impl LocalCatalog {
         if let Some(listing) = self.store.index().listing(pin).map_err(internal)? {
             return Ok(Arc::new(listing));
         }
-        let listing = self
-            .hubs
-            .hub(pin.repository.scheme)?
-            .list(pin, token)
-            .await?;
+        let listing = self.hubs.hub(&pin.repository)?.list(pin, token).await?;
         self.store.index().put_listing(&listing).map_err(internal)?;
         Ok(Arc::new(listing))
     }

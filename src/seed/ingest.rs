@@ -12,7 +12,9 @@ use super::origins::{Lead, Origins, Reading, Waiting};
 use super::proofs::Claim;
 use crate::hub::{ByteStream, Hub, HubError, Hubs};
 use crate::metrics::METRICS;
-use crate::model::{Bitfield, Entry, Failure, FailureKind, FileKey, PIECE_BYTES, Scheme, Verified};
+use crate::model::{
+    Bitfield, Entry, Failure, FailureKind, FileKey, PIECE_BYTES, Reference, Verified,
+};
 use crate::source::{FileRef, Origin};
 use crate::store::{CacheFile, State, Store, StoreError};
 use async_trait::async_trait;
@@ -35,14 +37,14 @@ pub const WHOLE_BYTES_MAX: u64 = PIECE_BYTES;
 const CLAIMS_TTL: Duration = Duration::from_secs(60);
 const CLAIMS_MAX: usize = 10_000;
 
-/// Finds the hub client of a scheme.
+/// Finds the client of a reference's hub.
 pub trait HubSet: Send + Sync + 'static {
-    fn hub(&self, scheme: Scheme) -> Result<Arc<dyn Hub>, HubError>;
+    fn hub(&self, reference: &Reference) -> Result<Arc<dyn Hub>, HubError>;
 }
 
 impl HubSet for Hubs {
-    fn hub(&self, scheme: Scheme) -> Result<Arc<dyn Hub>, HubError> {
-        self.for_scheme(scheme)
+    fn hub(&self, reference: &Reference) -> Result<Arc<dyn Hub>, HubError> {
+        self.for_reference(reference)
     }
 }
 
@@ -92,7 +94,7 @@ impl Ingest {
     }
 
     pub(super) fn hub(&self, file: &FileRef) -> Result<Arc<dyn Hub>, Failure> {
-        Ok(self.shared.hubs.hub(file.pin.repository.scheme)?)
+        Ok(self.shared.hubs.hub(&file.pin.repository)?)
     }
 
     pub(super) fn cached(&self, file: &FileRef) -> Result<Arc<CacheFile>, Failure> {

@@ -58,7 +58,7 @@ impl Permissions {
 
     /// Whether this token may read this pin.
     pub async fn check(&self, pin: &Pin, token: Option<&Token>) -> Result<(), Failure> {
-        let hub = self.hubs.hub(pin.repository.scheme)?;
+        let hub = self.hubs.hub(&pin.repository)?;
         let asked = self.asked(hub.endpoint(), pin, token);
         let answer = self.allowed.get(asked, || self.ask(pin, token, asked));
         match answer.await {
@@ -83,7 +83,7 @@ impl Permissions {
         if token.is_none() {
             return self.ask_public(pin).await;
         }
-        let hub = self.hubs.hub(pin.repository.scheme)?;
+        let hub = self.hubs.hub(&pin.repository)?;
         let answer = hub.authorize(pin, token).await.map_err(Failure::from);
         let name = hex::encode(asked);
         let index = self.store.index();
@@ -109,7 +109,7 @@ impl Permissions {
 
     /// Without a token; what the hub says holds for everybody.
     async fn ask_public(&self, pin: &Pin) -> Result<(), Failure> {
-        let hub = self.hubs.hub(pin.repository.scheme)?;
+        let hub = self.hubs.hub(&pin.repository)?;
         let answer = hub.authorize(pin, None).await.map_err(Failure::from);
         let (index, name) = (self.store.index(), pin.to_string());
         let noted = match &answer {
@@ -123,7 +123,7 @@ impl Permissions {
 
     /// Whether this token may read this pin while the hub cannot be asked.
     pub fn stands(&self, pin: &Pin, token: Option<&Token>) -> bool {
-        let hub = self.hubs.hub(pin.repository.scheme);
+        let hub = self.hubs.hub(&pin.repository);
         let asked = hub.map(|hub| self.asked(hub.endpoint(), pin, token));
         let let_in_at = asked.ok().and_then(|asked| self.let_in_at(asked));
         let in_grace = |at| now_s().saturating_sub(at) <= self.grace.as_secs();

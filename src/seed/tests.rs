@@ -5,7 +5,7 @@ use super::*;
 use crate::hub::{ByteStream, Hub, HubError};
 use crate::model::{
     Bitfield, Digest, Entry, FailureKind, FileKey, Geometry, Listing, PIECE_BYTES, Pin, Reference,
-    Scheme, Token,
+    Token,
 };
 use crate::source::{Arrival, Catalog, FileRef, Need, Origin, Source};
 use crate::store::{State, Store, StoreConfig};
@@ -153,7 +153,7 @@ impl Hub for RecordingHub {
 struct One(Arc<RecordingHub>);
 
 impl HubSet for One {
-    fn hub(&self, _scheme: Scheme) -> Result<Arc<dyn Hub>, HubError> {
+    fn hub(&self, _reference: &Reference) -> Result<Arc<dyn Hub>, HubError> {
         Ok(self.0.clone())
     }
 }

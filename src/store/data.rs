@@ -50,6 +50,8 @@ pub struct CacheFile {
     /// One write at a time: the kernel's lock on the inode would make a second one spin.
     writing: Mutex<()>,
     changes: watch::Sender<u64>,
+    /// The whole store's, see [`super::Store::news`].
+    news: watch::Sender<u64>,
     budget: Arc<Budget>,
 }
 
@@ -67,6 +69,7 @@ impl CacheFile {
         key: FileKey,
         size: u64,
         budget: Arc<Budget>,
+        news: watch::Sender<u64>,
     ) -> Result<CacheFile, StoreError> {
         let path = map::data_path(dir, key);
         if let Some(folder) = path.parent() {
@@ -82,6 +85,7 @@ impl CacheFile {
             pieces: Mutex::new(pieces),
             writing: Mutex::new(()),
             changes: watch::Sender::new(0),
+            news,
             budget,
             path,
         };
@@ -299,6 +303,7 @@ impl CacheFile {
         pieces.is_final = true;
         drop(pieces);
         self.changed();
+        self.news.send_modify(|count| *count += 1);
         Ok(())
     }
 

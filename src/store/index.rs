@@ -12,6 +12,9 @@ pub struct Index {
     db: sled::Db,
 }
 
+/// A record in the database, and a file beside it, of one that was begun.
+const BEGUN: &str = "begun";
+
 /// A listing has some 100 bytes a file; most have tens of files.
 const LISTINGS_MAX: usize = 10_000;
 
@@ -25,13 +28,57 @@ impl From<sled::Error> for StoreError {
 }
 
 impl Index {
+    /// Opens, or begins where nothing is. One that was begun and has lost its content is `Damaged`: the
+    /// library itself takes some damage for an empty database.
     pub(super) fn open(path: &Path) -> Result<Index, StoreError> {
-        // 16 MiB: the index holds names, not content; sled's default is a gigabyte.
-        let db = sled::Config::new()
-            .path(path)
-            .cache_capacity(16 << 20)
-            .open()?;
+        let damaged = |cause: String| StoreError::Damaged {
+            path: path.to_owned(),
+            cause,
+        };
+        // At other damage it panics.
+        let opened = std::panic::catch_unwind(|| Index::read(path));
+        let (db, is_known) = match opened {
+            Err(_) => return Err(damaged("it cannot be read".into())),
+            Ok(Err(sled::Error::Io(error))) if error.raw_os_error().is_some() => {
+                return Err(StoreError::io(path)(error));
+            }
+            Ok(Err(error)) => return Err(damaged(error.to_string())),
+            Ok(Ok(read)) => read,
+        };
+        let mark = path.join(BEGUN);
+        match (is_known, mark.exists()) {
+            (false, true) => return Err(damaged("its content is lost".into())),
+            (false, false) => {
+                db.insert(BEGUN, b"")?;
+                db.flush()?;
+            }
+            (true, _) => {}
+        }
+        // Only when its twin is on disk.
+        std::fs::write(&mark, b"").map_err(StoreError::io(&mark))?;
         Ok(Index { db })
+    }
+
+    /// The database, and whether it was begun earlier.
+    fn read(path: &Path) -> Result<(sled::Db, bool), sled::Error> {
+        // 16 MiB: the index holds names, not content; sled's default is a gigabyte.
+        let config = sled::Config::new().path(path).cache_capacity(16 << 20);
+        let db = config.open()?;
+        let is_known = db.contains_key(BEGUN)?;
+        Ok((db, is_known))
+    }
+
+    /// Moves a damaged index out of the way, over one that was moved before, and begins anew.
+    pub(super) fn renew(path: &Path) -> Result<Index, StoreError> {
+        let aside = path.with_extension("damaged");
+        match std::fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io(&aside)(error));
+            }
+            _ => {}
+        }
+        std::fs::rename(path, &aside).map_err(StoreError::io(path))?;
+        Index::open(path)
     }
 
     /// Keeps a listing: a pin's files never change. Of more than about ten thousand some others go.

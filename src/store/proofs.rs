@@ -25,7 +25,9 @@ impl Store {
     /// Notes that a repository holds this file. Not synced.
     pub fn prove(&self, repository: &Reference, key: FileKey) -> Result<(), StoreError> {
         self.index()
-            .note(TABLE, &name(repository, key), "", PROOFS_MAX)
+            .note(TABLE, &name(repository, key), "", PROOFS_MAX)?;
+        self.stir();
+        Ok(())
     }
 }
 

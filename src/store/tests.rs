@@ -352,3 +352,80 @@ fn of_too_many_notes_the_oldest_go() {
     assert_eq!(left.len(), 18, "a tenth more than must");
     assert!(left.iter().all(|(name, _)| name.as_str() < "18"));
 }
+
+/// A name, and how an index's folder comes to it.
+type Damage = (&'static str, fn(&Path));
+
+/// What befalls an index between two processes.
+const DAMAGES: [Damage; 5] = [
+    ("overwritten", |index| overwrite(&index.join("db"), 0x5a)),
+    ("zeroed", |index| overwrite(&index.join("db"), 0)),
+    ("emptied", |index| {
+        std::fs::write(index.join("db"), b"").expect("a write")
+    }),
+    ("removed", |index| {
+        std::fs::remove_file(index.join("db")).expect("a file")
+    }),
+    ("of another make", |index| {
+        overwrite(&index.join("conf"), b'x')
+    }),
+];
+
+fn overwrite(path: &Path, byte: u8) {
+    let len = std::fs::metadata(path).expect("a file").len() as usize;
+    std::fs::write(path, vec![byte; len]).expect("a write");
+}
+
+#[test]
+fn a_damaged_index_is_refused_or_set_aside_and_never_taken_for_a_new_one() {
+    let cases = DAMAGES.into_iter().flat_map(|case| [(case, 1), (case, 2)]);
+    for ((damage, inflict), opened) in cases {
+        let dir = tempfile::tempdir().expect("a folder");
+        let pin = |store: &Store| store.index().record("pins", "v").expect("a disk");
+        {
+            let store = store(dir.path());
+            fill(&store.file(KEY, SIZE).expect("a file"));
+            let kept = store.index().put_record("pins", "v", b"one");
+            kept.expect("a disk");
+        }
+        for _ in 1..opened {
+            let store = store(dir.path());
+            assert_eq!(pin(&store), Some(b"one".to_vec()), "reopened");
+        }
+        inflict(&dir.path().join("index"));
+        let refused = Store::open(&config(dir.path())).err();
+        let refused = refused.unwrap_or_else(|| panic!("{damage} {opened}: taken"));
+        assert!(
+            matches!(refused, StoreError::Damaged { .. }) && refused.to_string().contains("/index"),
+            "{damage}: {refused}"
+        );
+        let store = Store::open_or_renew(&config(dir.path())).expect(damage);
+        assert_eq!(pin(&store), None);
+        let file = store.get(KEY).expect("content stays");
+        assert_eq!(read_all(&file), Ok(content()), "{damage}");
+        assert!(dir.path().join("index.damaged").is_dir(), "{damage}");
+        drop((store, file));
+        Store::open(&config(dir.path())).expect("whole again");
+    }
+}
+
+/// Whoever follows a volume sleeps until this moves.
+#[test]
+fn news_is_a_final_file_a_proof_and_nothing_of_pieces() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = store(dir.path());
+    let file = store.file(KEY, SIZE).expect("a file");
+    let news = store.news();
+    let moved = |since: u64| *news.borrow() - since;
+    let before = *news.borrow();
+    fill(&file);
+    assert_eq!(moved(before), 0, "pieces alone");
+    assert!(
+        file.finish(*blake3::hash(&content()).as_bytes())
+            .expect("a disk")
+    );
+    assert_eq!(moved(before), 1, "final");
+    let repository = "hf://o/n".parse().expect("a reference");
+    store.prove(&repository, KEY).expect("a disk");
+    assert_eq!(moved(before), 2, "proven");
+}

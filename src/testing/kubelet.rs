@@ -90,6 +90,19 @@ impl Kubelet {
         Ok(reasons.map(|status| status.reason).collect())
     }
 
+    /// Bytes and files of a volume.
+    pub async fn stats(&self, volume: &str, target: &Path) -> Result<(i64, i64), Status> {
+        let request = v1::NodeGetVolumeStatsRequest {
+            volume_id: volume.into(),
+            volume_path: target.display().to_string(),
+            ..Default::default()
+        };
+        let mut node = NodeClient::new(self.channel.clone());
+        let answer = node.node_get_volume_stats(request).await?.into_inner();
+        let total = |at: usize| answer.usage.get(at).map_or(-1, |usage| usage.total);
+        Ok((total(0), total(1)))
+    }
+
     /// What is wrong with the storage behind all volumes: the reasons.
     pub async fn storage_health(&self) -> Result<Vec<String>, Status> {
         let request = v1::NodeGetStorageHealthRequest::default();

@@ -139,16 +139,37 @@ async fn what_cannot_be_a_model_volume_is_refused_by_name() {
         ),
         ([("model", MODEL), ("verify", "no")], "piece or strict"),
         (
-            [("model", MODEL), ("readTimeout", "600s")],
-            "--read-timeout",
+            [("model", MODEL), ("readTimeout", "10 minutes")],
+            "`readTimeout`: `10 minutes` is not a time from 1s to 24h: write it like 600s, 10m",
         ),
-        ([("model", MODEL), ("verify", "strict")], "use piece"),
+        ([("model", MODEL), ("readTimeout", "25h")], "24h"),
+        (
+            [("model", MODEL), ("endpoint", "http://169.254.169.254")],
+            "`endpoint`: `http://169.254.169.254` is an address of this machine",
+        ),
+        (
+            [("model", MODEL), ("endpoint", "ftp://h.example")],
+            "http://",
+        ),
+        (
+            [
+                ("model", "s3://bucket/key"),
+                ("endpoint", "https://h.example"),
+            ],
+            "hf:// references alone",
+        ),
+        (
+            [
+                ("model", "hf(https://h.example)://o/n"),
+                ("layout", "plain"),
+            ],
+            "use the parameter `endpoint`",
+        ),
         (
             [("model", MODEL), ("include", "a[")],
             "`include`: pattern `a[`",
         ),
         ([("model", MODEL), ("revision", "a..b")], "`revision`"),
-        ([("model", MODEL), ("endpoint", "http://x")], "`endpoint`"),
         (
             [("model", "file:///srv/m"), ("revision", "x")],
             "has no revisions",
@@ -164,6 +185,38 @@ async fn what_cannot_be_a_model_volume_is_refused_by_name() {
         assert_eq!(refused(answer, about), 3, "{parameters:?}");
     }
     assert_eq!(driver.catalog.resolved.load(Ordering::SeqCst), 0);
+}
+
+/// The same name at two hubs is two repositories, from the class to the mount.
+#[tokio::test]
+async fn a_class_may_name_another_hub_and_its_volumes_stay_there() {
+    let driver = Driver::start().await;
+    let class = [
+        ("model", MODEL),
+        ("endpoint", "https://Hub.example.com/hf/"),
+    ];
+    let volume = driver.create(creation("v", class)).await.expect("a volume");
+    let context = &volume.volume_context;
+    assert_eq!(context["model"], "hf://owner/name");
+    let mut request = driver.claim("w", "pod").await;
+    let own = driver.publish(&request).await;
+    own.expect("the same name at the configured hub");
+    request.volume_id = volume.volume_id;
+    request.target_path = driver.target("other").display().to_string();
+    request.volume_context = context.clone();
+    driver.publish(&request).await.expect("a publish");
+    let repository = |pod: &str| {
+        let shown = driver.publisher.shown(&driver.target(pod));
+        shown.expect("a mount").listing.pin().repository.to_string()
+    };
+    assert_eq!(repository("pod"), "hf://owner/name");
+    assert_eq!(
+        repository("other"),
+        "hf(https://hub.example.com/hf)://owner/name"
+    );
+    let mut again = creation("v", class);
+    again.parameters.remove("endpoint");
+    assert_eq!(refused(driver.create(again).await, "exists"), 6);
 }
 
 #[tokio::test]

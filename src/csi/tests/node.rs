@@ -6,12 +6,15 @@ use crate::csi::PublishError;
 use crate::csi::v1::{
     NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse, NodeUnpublishVolumeRequest,
 };
-use crate::model::{FailureKind, News, Token};
+use crate::model::{FailureKind, News, Reads, Token, Verify};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 impl Driver {
-    async fn publish(&self, request: &NodePublishVolumeRequest) -> Result<(), tonic::Status> {
+    pub(super) async fn publish(
+        &self,
+        request: &NodePublishVolumeRequest,
+    ) -> Result<(), tonic::Status> {
         let answer = self.node().node_publish_volume(request.clone()).await;
         answer.map(|_| ())
     }
@@ -264,6 +267,13 @@ async fn a_mounted_volume_survives_a_hub_that_cannot_answer() {
     assert_eq!(refused(driver.publish(&other).await, "something else"), 6);
 }
 
+/// What kubelet adds of the pod.
+const POD: [(&str, &str); 3] = [
+    ("csi.storage.k8s.io/pod.name", "pod"),
+    ("csi.storage.k8s.io/pod.namespace", "team"),
+    ("csi.storage.k8s.io/pod.uid", "uid"),
+];
+
 #[tokio::test]
 async fn a_pods_owner_hears_of_the_mount_and_of_a_permission_that_is_not_renewed() {
     let driver = Driver::start().await;
@@ -274,11 +284,7 @@ async fn a_pods_owner_hears_of_the_mount_and_of_a_permission_that_is_not_renewed
         .expect("a publish for nobody we know");
     assert_eq!(driver.observer.heard(), []);
     request.target_path = driver.target("pod-2").display().to_string();
-    request.volume_context.extend(map([
-        ("csi.storage.k8s.io/pod.name", "pod"),
-        ("csi.storage.k8s.io/pod.namespace", "team"),
-        ("csi.storage.k8s.io/pod.uid", "uid"),
-    ]));
+    request.volume_context.extend(map(POD));
     for (failure, heard) in [(None, 1), (None, 1), (Some(FailureKind::Denied), 2)] {
         driver.catalog.fail(failure);
         driver.publish(&request).await.expect("mounted");
@@ -304,6 +310,67 @@ async fn a_pods_owner_hears_of_the_mount_and_of_a_permission_that_is_not_renewed
             .iter()
             .all(|(pod, ..)| [&*pod.namespace, &pod.name, &pod.uid] == pods)
     );
+}
+
+#[tokio::test]
+async fn a_volume_says_how_it_is_read() {
+    let driver = Driver::start().await;
+    for (pod, attributes, reads) in [
+        (
+            "csi-1",
+            [("verify", "piece"), ("prefetch", "auto")],
+            Reads::default(),
+        ),
+        (
+            "csi-2",
+            [("verify", "strict"), ("readTimeout", "1m30s")],
+            Reads {
+                verify: Verify::Strict,
+                timeout: Some(Duration::from_secs(90)),
+            },
+        ),
+    ] {
+        let mut request = driver.inline(pod, attributes);
+        request.volume_context.insert("model".into(), MODEL.into());
+        driver.publish(&request).await.expect("a publish");
+        let shown = driver.publisher.shown(&driver.target(pod));
+        assert_eq!(shown.expect("a mount").view.reads, reads);
+    }
+}
+
+#[tokio::test]
+async fn a_pods_owner_hears_what_becomes_of_the_volume_until_it_is_gone() {
+    let driver = Driver::start().await;
+    let mut request = driver.claim("v", "pod").await;
+    request.volume_context.extend(map(POD));
+    driver.publish(&request).await.expect("a publish");
+    let target = driver.target("pod");
+    let follower = || {
+        driver
+            .publisher
+            .followers
+            .lock()
+            .expect("a lock")
+            .remove(&target)
+    };
+    let changes = follower().expect("the volume is followed");
+    driver.publish(&request).await.expect("a republish");
+    assert!(follower().is_none(), "once");
+    let news = [(News::Complete, "all here"), (News::Degraded, "disk")];
+    for (kind, text) in news {
+        changes.send((kind, text.into())).expect("heard");
+    }
+    let heard = driver.observer.heard_of(3).await;
+    let told: Vec<_> = heard
+        .iter()
+        .map(|(_, kind, text)| (*kind, &**text))
+        .collect();
+    assert_eq!(told[1..], news);
+    let unpublished = driver.unpublish(&request.volume_id, &target).await;
+    unpublished.expect("unpublished");
+    changes.closed().await;
+    driver.publish(&request).await.expect("a new mount");
+    assert!(follower().is_some(), "followed anew");
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! A catalog and a publisher in memory that count their calls and fail on demand.
 
-use crate::csi::{PublishError, PublishRequest, Publisher, StorageFacts, VolumeFacts, VolumeStats};
+use crate::csi::{
+    Bulletin, PublishError, PublishRequest, Publisher, StorageFacts, VolumeFacts, VolumeStats,
+};
 use crate::model::{
     Digest, Failure, FailureKind, Listing, News, Pin, PodRef, Reference, Revision, Token,
 };
@@ -10,7 +12,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::sync::{Semaphore, watch};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 
 /// 7 bytes of weights and 2 of configuration, in every repository.
 pub(super) const BYTES: i64 = 9;
@@ -113,17 +117,25 @@ impl Catalog for TwinCatalog {
 
 /// Remembers what pods' owners hear.
 #[derive(Default)]
-pub(super) struct TwinObserver(Mutex<Vec<(PodRef, News, String)>>);
+pub(super) struct TwinObserver(watch::Sender<Vec<(PodRef, News, String)>>);
 
 impl TwinObserver {
     pub(super) fn heard(&self) -> Vec<(PodRef, News, String)> {
-        lock(&self.0).clone()
+        self.0.borrow().clone()
+    }
+
+    /// What they hear once it is this much.
+    pub(super) async fn heard_of(&self, most: usize) -> Vec<(PodRef, News, String)> {
+        let mut heard = self.0.subscribe();
+        let heard = heard.wait_for(|heard| heard.len() >= most).await;
+        heard.expect("the observer lives").clone()
     }
 }
 
 impl Observer for TwinObserver {
     fn observe(&self, pod: &PodRef, news: News, text: String) {
-        lock(&self.0).push((pod.clone(), news, text));
+        self.0
+            .send_modify(|heard| heard.push((pod.clone(), news, text)));
     }
 }
 
@@ -138,7 +150,11 @@ pub(super) struct TwinPublisher {
     pub(super) mounted: AtomicUsize,
     pub(super) facts: Mutex<VolumeFacts>,
     pub(super) storage: Mutex<StorageFacts>,
+    /// Each follower's end, by its target.
+    pub(super) followers: Mutex<HashMap<PathBuf, Follower>>,
 }
+
+type Follower = UnboundedSender<(News, String)>;
 
 struct Mount {
     volume_id: String,
@@ -209,6 +225,13 @@ impl Publisher for TwinPublisher {
     async fn health(&self, volume_id: &str, path: &Path) -> Option<VolumeFacts> {
         self.stats(volume_id, path)?;
         Some(lock(&self.facts).clone())
+    }
+
+    fn follow(&self, volume_id: &str, path: &Path) -> Option<Bulletin> {
+        self.stats(volume_id, path)?;
+        let (sender, bulletin) = unbounded_channel();
+        lock(&self.followers).insert(path.to_owned(), sender);
+        Some(Box::pin(UnboundedReceiverStream::new(bulletin)))
     }
 
     fn storage(&self) -> StorageFacts {

@@ -3,14 +3,14 @@
 use super::*;
 use crate::fs::open::Provider;
 use crate::fs::twin::{Twin, TwinProvider, listing, pattern};
-use crate::model::View;
+use crate::model::{Reads, View};
 
 const BIG: u64 = SWITCH_BYTES_MIN;
 
 fn volume(twin: &Arc<Twin>, files: &[(&str, u64)]) -> Arc<Volume> {
     let listing = listing(files);
     let tree = Tree::new(listing.clone(), &View::default()).expect("a tree");
-    let opener = TwinProvider(twin.clone()).opener(listing, None);
+    let opener = TwinProvider(twin.clone()).opener(listing, None, Reads::default());
     let volume = Volume::new(tree, opener, Handle::current());
     volume.set_mode(Mode::Passthrough);
     volume

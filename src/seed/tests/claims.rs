@@ -10,7 +10,7 @@ const BYTES: u64 = 3 * PIECE_BYTES + 5;
 struct Only(Arc<HuggingFace>);
 
 impl HubSet for Only {
-    fn hub(&self, _: Scheme) -> Result<Arc<dyn Hub>, HubError> {
+    fn hub(&self, _: &Reference) -> Result<Arc<dyn Hub>, HubError> {
         Ok(self.0.clone())
     }
 }
