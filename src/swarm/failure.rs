@@ -28,7 +28,8 @@ pub fn failure_of(status: &Status) -> Failure {
 /// refusal of a certificate comes after the handshake, and its reason does not reach the call.
 pub fn text_of(status: &Status) -> &str {
     match status.message() {
-        "transport error" => {
+        // The second where the refusal came before the call was sent.
+        "transport error" | "operation was canceled" => {
             "seed broke the connection off: if it is up, check --tls-dir or --insecure on both sides"
         }
         message => message,

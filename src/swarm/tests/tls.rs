@@ -184,7 +184,7 @@ async fn each_role_may_call_what_the_table_says() {
         ("node", true, true),
         ("admin", true, true),
         ("controller", true, false),
-        ("seed", false, false),
+        ("seed", false, true),
     ] {
         let tls = certificates.open(role);
         let resolved = seed.resolve(&tls).await;
@@ -196,12 +196,24 @@ async fn each_role_may_call_what_the_table_says() {
                 assert_eq!(status.code(), Code::PermissionDenied, "{role}");
                 let text = status.message();
                 assert!(
-                    text.contains("role node or admin") && text.contains(role),
+                    text.contains("role seed or node or admin") && text.contains(role),
                     "{text}"
                 );
             }
             (_, refused) => panic!("{role}: {refused:?}"),
         }
+        // Hashes that are kept here are believed: from seeds alone.
+        let kept = seed
+            .remote(&tls)
+            .fellow()
+            .keep(v1::KeepRequest::default())
+            .await;
+        let code = kept.expect_err("refused").code();
+        let expected = match role {
+            "seed" => Code::Unimplemented,
+            _ => Code::PermissionDenied,
+        };
+        assert_eq!(code, expected, "{role}");
     }
 }
 
