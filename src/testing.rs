@@ -4,3 +4,4 @@ pub mod cluster;
 pub mod hub;
 pub mod kubelet;
 pub mod pattern;
+pub mod sim;

@@ -4,7 +4,7 @@
 //! slow to take it, changes gather as keys, not as messages. A node that takes nothing for 30 s is dropped;
 //! it reconnects and is told everything.
 
-use super::tracker::{DEBOUNCE, Session, Tracker};
+use super::tracker::{Crowd, DEBOUNCE, Session, Tracker};
 use super::v1::{self, to_node::Message};
 use crate::model::{Bitfield, FileKey};
 use crate::store::{CacheFile, State};
@@ -26,7 +26,8 @@ const STALLED: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Told {
     hashes: Option<Bitfield>,
-    peers: Option<Vec<v1::Neighbour>>,
+    crowd: u64,
+    peers: Option<v1::PeerSet>,
     is_final: bool,
     is_revoked: bool,
 }
@@ -44,11 +45,12 @@ pub async fn tell(
             () = stream.closed() => return,
         };
         for key in changed {
-            let Some((cache, peers)) = tracker.view(&session, key) else {
+            let told_before = told.entry(key).or_default();
+            let Some((cache, crowd)) = tracker.view(&session, key, told_before.crowd) else {
                 told.remove(&key);
                 continue;
             };
-            for message in news(told.entry(key).or_default(), &cache, peers) {
+            for message in news(told_before, &cache, crowd) {
                 let message = Ok(v1::ToNode {
                     message: Some(message),
                 });
@@ -62,14 +64,14 @@ pub async fn tell(
 }
 
 /// Peers first, so that a node knows whom to ask when hashes arrive.
-fn news(told: &mut Told, cache: &CacheFile, peers: Vec<v1::Neighbour>) -> Vec<Message> {
+fn news(told: &mut Told, cache: &CacheFile, crowd: Option<Crowd>) -> Vec<Message> {
     let (mut news, key) = (Vec::new(), cache.key().0.to_vec());
-    if told.peers.as_ref() != Some(&peers) {
-        told.peers = Some(peers.clone());
-        news.push(Message::PeerSet(v1::PeerSet {
-            key: key.clone(),
-            peers,
-        }));
+    if let Some(crowd) = crowd {
+        told.crowd = crowd.id;
+        if told.peers.as_ref() != Some(&crowd.set) {
+            told.peers = Some(crowd.set.clone());
+            news.push(Message::PeerSet(crowd.set));
+        }
     }
     let state = cache.state();
     if state == State::Revoked {

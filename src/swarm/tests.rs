@@ -473,9 +473,7 @@ async fn a_reader_gets_its_piece_from_the_seed_then_from_a_neighbour_even_withou
     b.swarm.open(&file).expect("an interest");
     until("b hears of a's piece", || {
         b.cache(&file).hash(3).is_some()
-            && b.swarm
-                .availability
-                .with(file.key, |has| has.values().any(|has| has.get(3)))
+            && b.swarm.availability.with(file.key, |has| has.count(3) > 0)
     })
     .await;
     seed_shutdown.cancel();
@@ -525,7 +523,7 @@ async fn a_corrupt_piece_is_rejected_its_giver_banned_and_the_piece_fetched_else
     let before = rejected.get();
     a.swarm.piece(&file, 0).await.expect("from the seed");
     assert_eq!(rejected.get() - before, 1);
-    assert!(a.swarm.peers.is_out(&liar));
+    assert_eq!(a.swarm.peers.standing(&liar), planner::Standing::Out);
     let bytes = a
         .cache(&file)
         .read(0, PIECE_BYTES as usize)
@@ -625,7 +623,15 @@ async fn the_third_asker_of_a_wanted_piece_is_sent_to_a_holder_and_may_come_back
     for node in &nodes {
         node.swarm.piece(&file, 1).await.expect("a piece");
     }
-    let ask = |tried| request::print_any(file.key, Some(1), tried, "c", 0);
+    let ask = |tried| {
+        let ask = client::AnyAsk {
+            wanted: Some(1),
+            tried,
+            run_max: 1,
+            need: &[],
+        };
+        request::print_any(file.key, &ask, "c")
+    };
     if seed.given.given.load(Ordering::SeqCst) == 2 {
         let answer = raw(&seed.addr, &ask(false), 12).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();
