@@ -70,6 +70,31 @@ pub struct PeerArgs {
     pub transport: TransportArgs,
 }
 
+/// Where a process is; nothing where all are in one place.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// This node's zone: between zones a piece travels once
+    #[arg(
+        long,
+        env = "MODEL_P2P_ZONE",
+        hide_env = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    zone: String,
+    /// This node's rack in its zone, whose nodes are preferred
+    #[arg(
+        long,
+        env = "MODEL_P2P_RACK",
+        hide_env = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    rack: String,
+}
+
 /// Exactly one of the two: nobody talks in the clear without having said so.
 #[derive(Debug, Args)]
 pub struct TransportArgs {
@@ -236,8 +261,21 @@ impl PeerArgs {
             seeds: self.seed,
             listen,
             advertise,
+            zone: String::new(),
+            rack: String::new(),
             tls_dir,
         }))
+    }
+}
+
+impl PlaceArgs {
+    /// The peer at this place.
+    pub fn place(self, peer: Option<PeerConfig>) -> Option<PeerConfig> {
+        peer.map(|peer| PeerConfig {
+            zone: self.zone,
+            rack: self.rack,
+            ..peer
+        })
     }
 }
 

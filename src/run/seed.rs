@@ -42,6 +42,7 @@ pub async fn seed(config: SeedConfig) -> Result<(), Failure> {
     tracing::info!(name = config.name, control = %config.control, pieces = %config.listen, %http, "seed is up");
     ready.set();
     SeedServer::new(config.name, store, origin, catalog)
+        .in_zone(&config.zone)
         .run(control, tls, pieces, shutdown)
         .await
 }
