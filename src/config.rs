@@ -35,6 +35,9 @@ pub struct PeerConfig {
     pub seeds: Vec<String>,
     pub listen: SocketAddr,
     pub advertise: Option<SocketAddr>,
+    /// Where it is; empty where all are in one place.
+    pub zone: String,
+    pub rack: String,
     /// Certificates; without them everything is in the clear.
     pub tls_dir: Option<PathBuf>,
 }
@@ -86,6 +89,7 @@ pub struct NodeConfig {
 #[derive(Clone, Debug)]
 pub struct SeedConfig {
     pub name: String,
+    pub zone: String,
     pub control: SocketAddr,
     pub listen: SocketAddr,
     pub http: SocketAddr,

@@ -5,3 +5,4 @@ pub mod hub;
 pub mod kubelet;
 pub mod nets;
 pub mod pattern;
+pub mod sim;

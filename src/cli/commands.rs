@@ -1,8 +1,8 @@
 //! The commands' own flags, and the configuration each makes of them.
 
 use super::flags::{
-    CacheArgs, HubArgs, OperationsArgs, PeerArgs, ReferenceArgs, TokenArgs, TransportArgs,
-    ViewArgs, host_name, usage,
+    CacheArgs, HubArgs, OperationsArgs, PeerArgs, PlaceArgs, ReferenceArgs, TokenArgs,
+    TransportArgs, ViewArgs, host_name, usage,
 };
 use crate::config::{
     BootstrapConfig, CacheConfig, ControllerConfig, GetConfig, HubsConfig, MountConfig, NodeConfig,
@@ -58,6 +58,8 @@ pub struct MountArgs {
     hubs: HubArgs,
     #[command(flatten)]
     peer: PeerArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// Address for peers to fetch from, with --seed [default: a free port]
     #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -98,6 +100,8 @@ pub struct GetArgs {
     hubs: HubArgs,
     #[command(flatten)]
     peer: PeerArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// Address for peers to fetch from, with --seed [default: a free port]
     #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -196,6 +200,8 @@ pub struct NodeArgs {
     #[command(flatten)]
     peer: PeerArgs,
     #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
     hubs: HubArgs,
     #[command(flatten)]
     cache: CacheArgs,
@@ -213,6 +219,16 @@ pub struct SeedArgs {
     /// This seed's name among the seeds [default: the host name]
     #[arg(long, env = "MODEL_P2P_NAME", hide_env = true, value_name = "NAME")]
     name: Option<String>,
+    /// This seed's zone; without it, it is in none of the nodes' zones that have one
+    #[arg(
+        long,
+        env = "MODEL_P2P_ZONE",
+        hide_env = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    zone: String,
     /// Address for nodes and controllers (gRPC)
     #[arg(
         long,
@@ -341,7 +357,7 @@ impl MountArgs {
             read_timeout,
             token: self.token.token()?,
             hubs: self.hubs.config()?,
-            peer: self.peer.config(self.listen, None)?,
+            peer: self.place.place(self.peer.config(self.listen, None)?),
             http: self.http,
             cache: self.cache.config()?,
             json: self.json,
@@ -364,7 +380,7 @@ impl GetArgs {
             dir: self.output.unwrap_or_else(|| PathBuf::from(name)),
             token: self.token.token()?,
             hubs: self.hubs.config()?,
-            peer: self.peer.config(self.listen, None)?,
+            peer: self.place.place(self.peer.config(self.listen, None)?),
             http: self.http,
             cache: self.cache.config()?,
             json: self.json,
@@ -402,6 +418,7 @@ impl StatusArgs {
 impl NodeArgs {
     pub fn config(self) -> Result<NodeConfig, Failure> {
         let peer = self.peer.config(Some(self.listen), self.advertise)?;
+        let peer = self.place.place(peer);
         if peer.is_none() && !self.all_in_one {
             return Err(usage(
                 "a node needs --seed HOST:PORT, or --all-in-one to be its own seed",
@@ -426,6 +443,7 @@ impl SeedArgs {
     pub fn config(self) -> Result<SeedConfig, Failure> {
         Ok(SeedConfig {
             name: self.name.unwrap_or_else(host_name),
+            zone: self.zone,
             control: self.control,
             listen: self.listen,
             http: self.operations.http,

@@ -70,6 +70,31 @@ pub struct PeerArgs {
     pub transport: TransportArgs,
 }
 
+/// Where a process is; nothing where all are in one place.
+#[derive(Debug, Args)]
+pub struct PlaceArgs {
+    /// This node's zone: between zones a piece travels once
+    #[arg(
+        long,
+        env = "MODEL_P2P_ZONE",
+        hide_env = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    zone: String,
+    /// This node's rack in its zone, whose nodes are preferred
+    #[arg(
+        long,
+        env = "MODEL_P2P_RACK",
+        hide_env = true,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "NAME"
+    )]
+    rack: String,
+}
+
 /// Exactly one of the two: nobody talks in the clear without having said so.
 #[derive(Debug, Args)]
 pub struct TransportArgs {
@@ -238,6 +263,8 @@ impl PeerArgs {
             seeds: self.seed,
             listen,
             advertise,
+            zone: String::new(),
+            rack: String::new(),
             tls_dir,
         }))
     }
@@ -253,6 +280,17 @@ fn any_port(seeds: &[String]) -> SocketAddr {
     match seeds.iter().all(is_here) {
         true => ([127, 0, 0, 1], 0).into(),
         false => ([0, 0, 0, 0], 0).into(),
+    }
+}
+
+impl PlaceArgs {
+    /// The peer at this place.
+    pub fn place(self, peer: Option<PeerConfig>) -> Option<PeerConfig> {
+        peer.map(|peer| PeerConfig {
+            zone: self.zone,
+            rack: self.rack,
+            ..peer
+        })
     }
 }
 

@@ -110,6 +110,13 @@ impl Bitfield {
         Bitfield::full(self.len).minus(self)
     }
 
+    /// Puts the members of `other` in as well.
+    pub fn add(&mut self, other: &Bitfield) {
+        debug_assert_eq!(self.len, other.len);
+        let bytes = self.bytes.iter_mut().zip(&other.bytes);
+        bytes.for_each(|(to, from)| *to |= from);
+    }
+
     fn combine(&self, other: &Bitfield, op: impl Fn(u8, u8) -> u8) -> Bitfield {
         debug_assert_eq!(self.len, other.len);
         let bytes = self
@@ -145,6 +152,9 @@ mod tests {
             prop_assert_eq!(field.not().count() as usize, len as usize - set.len());
             prop_assert_eq!(Bitfield::from_bytes(field.as_bytes().to_vec(), len), Some(field.clone()));
             prop_assert!(field.and(&field.not()).is_empty());
+            let mut all = field.not();
+            all.add(&field);
+            prop_assert!(all.is_full());
         }
     }
 

@@ -101,6 +101,8 @@ impl Engine {
         let seeds = config.seeds.clone();
         let config = SwarmConfig {
             tls,
+            zone: config.zone.clone(),
+            rack: config.rack.clone(),
             ..SwarmConfig::new(node_id, seeds, advertised)
         };
         let swarm = Swarm::start(config, store.clone(), listener, shutdown)?;

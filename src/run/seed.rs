@@ -85,6 +85,6 @@ impl Among {
         let peer = Swarm::join(peer, self.store, shutdown.clone())?;
         let origin = OwnedOrigin::new(self.ingest, owners.clone(), tracker.clone(), peer);
         let catalog = Arc::new(self.catalog.with_fellows(fellows));
-        Ok(SeedServer::among(owners, tracker, origin, catalog))
+        Ok(SeedServer::among(owners, tracker, origin, catalog).in_zone(&config.zone))
     }
 }

@@ -87,6 +87,12 @@ impl SeedServer {
         }
     }
 
+    /// Says where the seed is, for nodes that have a zone.
+    pub fn in_zone(self, zone: &str) -> SeedServer {
+        self.tracker.set_zone(zone);
+        self
+    }
+
     /// Serves on two bound sockets until `shutdown`, over TLS where there are certificates. Nodes reach
     /// the pieces at the host of the control port, or at the address `pieces` is bound to if that is a
     /// specific one.

@@ -1,32 +1,104 @@
 //! What each neighbour has of each file, as its HAVE stream tells.
 //!
-//! Bounds: the files this node watches (16,384) and 30 neighbours each; a bitmap a pair. A neighbour whose
-//! stream ends is forgotten at once.
+//! Bounds: the files this node watches (16,384) and 30 neighbours each; a bitmap a pair and two bytes a
+//! piece. A neighbour whose stream ends is forgotten at once.
 
 use crate::model::{Bitfield, FileKey, Geometry};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
-type Holdings = HashMap<Arc<str>, Bitfield>;
+/// Who has what of one file, and how many have each piece.
+#[derive(Clone, Debug)]
+pub struct Holdings<Id> {
+    of: BTreeMap<Id, Bitfield>,
+    counts: Vec<u16>,
+}
+
+impl<Id> Default for Holdings<Id> {
+    fn default() -> Holdings<Id> {
+        Holdings {
+            of: BTreeMap::new(),
+            counts: Vec::new(),
+        }
+    }
+}
+
+impl<Id: Ord + Clone> Holdings<Id> {
+    pub fn is_empty(&self) -> bool {
+        self.of.is_empty()
+    }
+
+    /// Neighbours in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (&Id, &Bitfield)> {
+        self.of.iter()
+    }
+
+    /// How many neighbours have a piece.
+    pub fn count(&self, index: u32) -> u32 {
+        self.counts.get(index as usize).copied().unwrap_or(0).into()
+    }
+
+    /// This neighbour has exactly these pieces.
+    pub fn replace(&mut self, id: &Id, has: Bitfield) {
+        self.remove(id);
+        self.counts.resize(has.len() as usize, 0);
+        has.iter()
+            .for_each(|index| self.counts[index as usize] += 1);
+        self.of.insert(id.clone(), has);
+    }
+
+    /// This neighbour has these pieces too, of `pieces` in all.
+    pub fn add(&mut self, id: &Id, run: Range<u32>, pieces: u32) {
+        if !self.of.contains_key(id) {
+            self.replace(id, Bitfield::new(pieces));
+        }
+        run.for_each(|index| self.set(id, index, true));
+    }
+
+    /// This neighbour does not have the piece after all.
+    pub fn lacks(&mut self, id: &Id, index: u32) {
+        self.set(id, index, false);
+    }
+
+    pub fn remove(&mut self, id: &Id) {
+        if let Some(had) = self.of.remove(id) {
+            had.iter()
+                .for_each(|index| self.counts[index as usize] -= 1);
+        }
+    }
+
+    fn set(&mut self, id: &Id, index: u32, value: bool) {
+        let Some(bits) = self.of.get_mut(id) else {
+            return;
+        };
+        if bits.get(index) == value || index >= bits.len() {
+            return;
+        }
+        bits.set(index, value);
+        let count = &mut self.counts[index as usize];
+        *count = if value { *count + 1 } else { *count - 1 };
+    }
+}
 
 #[derive(Default)]
 pub struct Availability {
-    files: Mutex<HashMap<FileKey, Holdings>>,
+    files: Mutex<HashMap<FileKey, Holdings<Arc<str>>>>,
     changes: watch::Sender<u64>,
 }
 
 /// News of one file from one neighbour.
 #[derive(Debug, PartialEq, Eq)]
 pub enum News {
-    /// Exactly these pieces; `None` from a bitmap of a wrong length.
+    /// Exactly these pieces; ignored from a bitmap of a wrong length.
     All(Vec<u8>),
     /// These too, as (first, count).
     More(Vec<(u32, u32)>),
 }
 
 impl Availability {
-    fn lock(&self) -> MutexGuard<'_, HashMap<FileKey, Holdings>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<FileKey, Holdings<Arc<str>>>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -38,16 +110,13 @@ impl Availability {
         match news {
             News::All(bits) => {
                 if let Some(bits) = Bitfield::from_bytes(bits, pieces) {
-                    holdings.insert(addr.clone(), bits);
+                    holdings.replace(addr, bits);
                 }
             }
             News::More(runs) => {
-                let bits = holdings
-                    .entry(addr.clone())
-                    .or_insert_with(|| Bitfield::new(pieces));
                 for (first, count) in runs {
                     let end = first.saturating_add(count).min(pieces);
-                    (first..end).for_each(|index| bits.set(index, true));
+                    holdings.add(addr, first..end, pieces);
                 }
             }
         }
@@ -56,18 +125,14 @@ impl Availability {
     }
 
     /// The neighbour does not have this piece after all.
-    pub fn lacks(&self, addr: &str, key: FileKey, index: u32) {
-        if let Some(bits) = self
-            .lock()
-            .get_mut(&key)
-            .and_then(|holdings| holdings.get_mut(addr))
-        {
-            bits.set(index, false);
+    pub fn lacks(&self, addr: &Arc<str>, key: FileKey, index: u32) {
+        if let Some(holdings) = self.lock().get_mut(&key) {
+            holdings.lacks(addr, index);
         }
     }
 
     /// The neighbour is gone.
-    pub fn forget(&self, addr: &str) {
+    pub fn forget(&self, addr: &Arc<str>) {
         let mut files = self.lock();
         for holdings in files.values_mut() {
             holdings.remove(addr);
@@ -78,9 +143,11 @@ impl Availability {
     }
 
     /// Looks at what the neighbours have of a file. `look` must be short: others wait.
-    pub fn with<T>(&self, key: FileKey, look: impl FnOnce(&Holdings) -> T) -> T {
-        static NONE: std::sync::LazyLock<Holdings> = std::sync::LazyLock::new(HashMap::new);
-        look(self.lock().get(&key).unwrap_or(&NONE))
+    pub fn with<T>(&self, key: FileKey, look: impl FnOnce(&Holdings<Arc<str>>) -> T) -> T {
+        match self.lock().get(&key) {
+            Some(holdings) => look(holdings),
+            None => look(&Holdings::default()),
+        }
     }
 
     /// Counts up with every piece of news.
@@ -96,6 +163,7 @@ impl Availability {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn bitmaps_replace_runs_add_and_nonsense_is_ignored() {
@@ -107,7 +175,10 @@ mod tests {
         let addr: Arc<str> = "10.0.0.1:7".into();
         let held = || {
             all.with(key, |has| {
-                has.get(&addr).map(|bits| bits.iter().collect::<Vec<_>>())
+                let mut of_addr = has.iter().filter(|(id, _)| **id == addr);
+                of_addr
+                    .next()
+                    .map(|(_, bits)| bits.iter().collect::<Vec<_>>())
             })
         };
         all.learn(&addr, key, geometry, News::All(vec![0b101, 0]));
@@ -125,5 +196,46 @@ mod tests {
         assert_eq!(held(), Some(vec![0]));
         all.forget(&addr);
         assert_eq!(held(), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Replace(u8, Vec<u32>),
+        Add(u8, Range<u32>),
+        Lacks(u8, u32),
+        Remove(u8),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let pieces = prop::collection::vec(0u32..40, 0..20);
+        prop_oneof![
+            (0u8..5, pieces).prop_map(|(id, pieces)| Step::Replace(id, pieces)),
+            (0u8..5, 0u32..60, 0u32..6).prop_map(|(id, at, len)| Step::Add(id, at..at + len)),
+            (0u8..5, 0u32..60).prop_map(|(id, index)| Step::Lacks(id, index)),
+            (0u8..5).prop_map(Step::Remove),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn counts_are_what_counting_gives(steps in prop::collection::vec(step(), 0..60)) {
+            let mut holdings = Holdings::default();
+            for step in steps {
+                match step {
+                    Step::Replace(id, pieces) => {
+                        let mut bits = Bitfield::new(40);
+                        pieces.into_iter().for_each(|index| bits.set(index, true));
+                        holdings.replace(&id, bits);
+                    }
+                    Step::Add(id, run) => holdings.add(&id, run, 40),
+                    Step::Lacks(id, index) => holdings.lacks(&id, index),
+                    Step::Remove(id) => holdings.remove(&id),
+                }
+                for index in 0..60 {
+                    let counted = holdings.iter().filter(|(_, has)| has.get(index)).count();
+                    prop_assert_eq!(holdings.count(index), counted as u32);
+                }
+            }
+        }
     }
 }

@@ -1,58 +1,57 @@
-//! Runs that nobody waits for yet: from neighbours as [`choose`] says, else what the seed chooses.
+//! Runs that nobody waits for yet: what the planner says next, until something has come.
 //!
-//! The seed is asked only for pieces that no neighbour tells of, so that it gives each piece about once;
-//! after [`STARVED`] without anything it is asked for the others too. While a file is young and has
-//! neighbours, one such request is out at a time: the rest comes from them.
+//! A busy neighbour costs one round trip, for the next one is asked at once. When nobody is to be asked,
+//! news from a neighbour or [`LOOK_AGAIN`] starts another look.
 
-use super::choose::{Candidate, choose};
 use super::client::{AnyAsk, TransferError};
 use super::demand::{Again, again, count, not_connected, revoked};
-use super::link::SeedLink;
 use super::node::{PATIENCE, Swarm};
+use super::planner::{self, Next, Seed, Standing, View};
 use super::slots::Class;
+use super::wishes::Wish;
 use crate::model::{Bitfield, Failure};
-use crate::source::{Arrival, FileRef, Need};
+use crate::source::{Arrival, Claim, FileRef, Need};
 use crate::store::{CacheFile, State};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Neighbours that had their chance: the seed's uplink would be idle otherwise.
-const STARVED: Duration = Duration::from_millis(500);
+/// When nothing has come for this long, neighbours have had their chance: the seed's uplink would be idle
+/// otherwise.
+pub const STARVED: Duration = Duration::from_millis(500);
 /// Without news, look again: a busy neighbour may be free.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 pub(super) struct Background<'a> {
     pub swarm: &'a Swarm,
     pub file: &'a FileRef,
     pub cache: Arc<CacheFile>,
     pub need: &'a Arc<Need>,
+    pub started: Instant,
 }
+
+type Turn<'a> = SemaphorePermit<'a>;
 
 impl Background<'_> {
     pub async fn run(self) -> Result<Arrival, Failure> {
-        let started = Instant::now();
         let mut news = self.swarm.availability.changes();
         let mut last = None;
-        while started.elapsed() < PATIENCE {
+        while self.started.elapsed() < PATIENCE {
             if self.cache.state() == State::Revoked {
                 return Err(revoked(self.file));
             }
-            news.borrow_and_update();
-            let open = self.open_pieces();
-            if open.is_empty() {
-                return Ok(Arrival::Kept(0..0));
-            }
-            match self.once(&open, started.elapsed() > STARVED).await {
-                Some(Ok(arrival)) => return Ok(self.arrived(arrival)),
+            // Opened again: another seed may have to be told by now.
+            let (_, wish) = self.swarm.open(self.file)?;
+            match self.once(&wish, &mut news).await {
+                Some(Ok(arrival)) => return Ok(arrival),
                 Some(Err(again)) if again.is_last() => return Err(again.failure),
                 Some(Err(again)) => {
                     sleep(again.after).await;
                     last = Some(again.failure);
                 }
-                None => drop(timeout(LOOK_AGAIN, news.changed()).await),
+                None => {}
             }
         }
         Err(last.unwrap_or_else(|| not_connected("every giver").failure))
@@ -70,84 +69,75 @@ impl Background<'_> {
         open
     }
 
-    fn arrived(&self, arrival: Arrival) -> Arrival {
-        if let Arrival::Kept(run) = &arrival {
-            self.need.arrived(run.clone());
+    /// One request; `None` when nobody was to be asked and there was news since, or should have been.
+    async fn once(
+        &self,
+        wish: &Wish,
+        news: &mut watch::Receiver<u64>,
+    ) -> Option<Result<Arrival, Again>> {
+        let turn = wish.progress.turn.acquire().await.ok()?;
+        news.borrow_and_update();
+        let ahead = self.open_pieces();
+        if ahead.is_empty() {
+            return Some(Ok(Arrival::Kept(0..0)));
         }
-        arrival
+        match self.plan(wish, &ahead) {
+            Next::Peer { id, run } => Some(self.ask(wish, &id, run, turn).await),
+            Next::Seed { need, run_max } => Some(self.ask_seed(wish, &need, run_max, turn).await),
+            Next::Wait => {
+                let _ = timeout(LOOK_AGAIN, news.changed()).await;
+                None
+            }
+        }
     }
 
-    /// One request; `None` when there is nobody to ask now.
-    async fn once(&self, open: &[u32], is_starved: bool) -> Option<Result<Arrival, Again>> {
-        if let Some((addr, run)) = self.choose(open) {
-            return Some(self.ask(&addr, run).await);
-        }
-        let need = self.seed_need(is_starved);
-        if need.is_empty() {
-            return None;
-        }
-        let (_, wish) = match self.swarm.open(self.file) {
-            Ok(opened) => opened,
-            Err(failure) => return Some(Err(Again::never(failure))),
+    fn plan(&self, wish: &Wish, ahead: &[u32]) -> Next<Arc<str>> {
+        let pieces = self.cache.geometry().pieces();
+        let open = self.need.bitmap(pieces).minus(&self.cache.have());
+        let silence = wish.progress.silence().min(self.started.elapsed());
+        let crossing = wish.surroundings.crossing(pieces, silence);
+        let seed = Seed {
+            standing: self.seed_standing(wish),
+            is_far: wish.surroundings.is_seed_far,
+            asked: wish.progress.asked(),
         };
-        let _one: Option<SemaphorePermit<'_>> = match wish.is_young() && self.has_neighbours() {
-            true => Some(wish.asking.try_acquire().ok()?),
-            false => None,
-        };
-        let link = &self.swarm.links[wish.seed];
-        Some(self.ask_seed(link, &need).await)
-    }
-
-    fn choose(&self, open: &[u32]) -> Option<(Arc<str>, Range<u32>)> {
+        let is_known = |index| self.cache.hash(index).is_some();
         self.swarm.availability.with(self.file.key, |holdings| {
-            let free = holdings.iter().filter_map(|(addr, has)| {
-                let seconds = self.swarm.peers.expected_seconds(addr)?;
-                Some(Candidate {
-                    id: addr.clone(),
-                    has,
-                    seconds,
-                })
-            });
-            let free: Vec<_> = free.collect();
-            choose(
-                open,
-                &free,
-                |index| self.cache.hash(index).is_some(),
-                rand::random(),
-            )
+            let givers = self.swarm.givers(wish, holdings);
+            let view = View {
+                window: ahead,
+                open: &open,
+                givers: &givers,
+                seed,
+                crossing: &crossing,
+                is_starved: silence > STARVED,
+                salt: rand::random(),
+            };
+            planner::next(&view, is_known, |index| holdings.count(index))
         })
     }
 
-    fn has_neighbours(&self) -> bool {
-        self.swarm
-            .availability
-            .with(self.file.key, |holdings| !holdings.is_empty())
-    }
-
-    /// What the seed may give: what no neighbour in good standing has, or everything.
-    fn seed_need(&self, is_starved: bool) -> Bitfield {
-        let need = self
-            .need
-            .bitmap(self.cache.geometry().pieces())
-            .minus(&self.cache.have());
-        if is_starved {
-            return need;
-        }
-        self.swarm.availability.with(self.file.key, |holdings| {
-            let good = holdings
-                .iter()
-                .filter(|(addr, _)| !self.swarm.peers.is_out(addr));
-            good.fold(need, |need, (_, has)| need.minus(has))
+    fn seed_standing(&self, wish: &Wish) -> Standing {
+        let addr = self.swarm.links[wish.seed].piece_addr();
+        // One that is not connected is asked too: the failure is what this call then reports.
+        addr.map_or(Standing::STRANGER, |addr| {
+            self.swarm.peers.standing(&addr.into())
         })
     }
 
-    async fn ask(&self, addr: &Arc<str>, run: Range<u32>) -> Result<Arrival, Again> {
+    async fn ask(
+        &self,
+        wish: &Wish,
+        addr: &Arc<str>,
+        run: Range<u32>,
+        turn: Turn<'_>,
+    ) -> Result<Arrival, Again> {
         let claim = self.need.claim(run.start, run.len() as u32);
         let claim = claim.ok_or_else(|| again(self.file, TransferError::Unwanted))?;
         let flight = self.swarm.peers.start(addr);
-        match self
-            .swarm
-            .client
+        drop(turn);
+        let client = &self.swarm.client;
+        match client
             .pieces(addr, &self.cache, claim.run(), Class::Window)
             .await
         {
@@ -155,36 +145,68 @@ impl Background<'_> {
                 flight.brought(claim.run().len() as u32);
                 count("peer");
                 // While the claim is held: nobody may find these pieces open again.
-                Ok(self.arrived(arrival))
+                Ok(self.arrived(wish, arrival))
             }
             Err(error) => {
                 self.swarm.blame(addr, self.file.key, claim.run(), &error);
-                Err(again(self.file, error))
+                Err(again(self.file, error).unless_busy())
             }
         }
     }
 
-    async fn ask_seed(&self, link: &SeedLink, need: &Bitfield) -> Result<Arrival, Again> {
+    async fn ask_seed(
+        &self,
+        wish: &Wish,
+        need: &Bitfield,
+        run_max: u32,
+        turn: Turn<'_>,
+    ) -> Result<Arrival, Again> {
+        let link = &self.swarm.links[wish.seed];
         let Some(addr) = link.piece_addr() else {
             return Err(not_connected(&link.seed.name));
         };
+        let _asking = wish.progress.ask();
+        let addr: Arc<str> = addr.into();
+        let flight = self.swarm.peers.start(&addr);
+        drop(turn);
         let ask = AnyAsk {
             wanted: None,
             tried: false,
+            run_max,
             need: need.as_bytes(),
         };
-        let arrival = self
+        match self
             .swarm
             .client
             .any(&addr, &self.cache, ask, |run| self.claim(run))
-            .await;
+            .await
+        {
+            Ok(arrival) => {
+                if let Arrival::Kept(run) = &arrival {
+                    flight.waited(run.len() as u32);
+                }
+                count("seed");
+                Ok(self.arrived(wish, arrival))
+            }
+            Err(error) => {
+                if let TransferError::Busy { after } = &error {
+                    self.swarm.peers.refused(&addr, *after);
+                }
+                Err(again(self.file, error).unless_busy())
+            }
+        }
+    }
+
+    fn arrived(&self, wish: &Wish, arrival: Arrival) -> Arrival {
+        wish.progress.arrived();
+        if let Arrival::Kept(run) = &arrival {
+            self.need.arrived(run.clone());
+        }
         arrival
-            .inspect(|_| count("seed"))
-            .map_err(|error| again(self.file, error))
     }
 
     /// Claims what is still open of a run that the seed chose.
-    fn claim(&self, run: Range<u32>) -> Option<(crate::source::Claim, Range<u32>)> {
+    fn claim(&self, run: Range<u32>) -> Option<(Claim, Range<u32>)> {
         let claim = run
             .clone()
             .find_map(|first| self.need.claim(first, run.end - first))?;

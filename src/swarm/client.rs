@@ -84,6 +84,8 @@ impl Giver {
 pub struct AnyAsk<'a> {
     pub wanted: Option<u32>,
     pub tried: bool,
+    /// The most pieces of a run: few on a thin link.
+    pub run_max: u32,
     pub need: &'a [u8],
 }
 
@@ -150,7 +152,7 @@ impl PieceClient {
         claim: impl FnOnce(Range<u32>) -> Option<(C, Range<u32>)>,
     ) -> Result<Arrival, TransferError> {
         let key: FileKey = file.key();
-        let head = request::print_any(key, ask.wanted, ask.tried, &self.node, ask.need.len());
+        let head = request::print_any(key, &ask, &self.node);
         let answer = self.ask(addr, &head, ask.need, Giver::Seed).await?;
         let run = answer.head.piece.as_deref().and_then(request::run_of);
         let run = run.filter(|run| is_sound(file, run, answer.head.length));

@@ -1,18 +1,22 @@
 //! One piece that a reader waits for: from a neighbour that has it, else from the seed, at once.
 //!
-//! A busy, absent or lying giver costs one more round, not the read. After [`PATIENCE`] the last cause is
+//! A neighbour that takes longer than 95 of 100 pieces did lately gets a rival: another holder or the seed
+//! is asked too, the first to bring the piece wins and the other is dropped. A busy, absent or lying giver costs one more round, not the read. After [`PATIENCE`] the last cause is
 //! the failure; what cannot get better by waiting (a refused token, a missing file) fails at once.
 
 use super::client::{AnyAsk, TransferError};
 use super::node::{PATIENCE, Swarm};
+use super::planner::{self, Standing};
 use super::slots::Class;
+use super::wishes::Wish;
 use crate::metrics::METRICS;
 use crate::model::{Failure, FailureKind};
 use crate::source::{Arrival, FileRef};
 use crate::store::{CacheFile, State};
+use futures::future::{Either, select};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 /// Before a seed that is not connected is tried again.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -35,12 +39,17 @@ impl Demand<'_> {
             if self.cache.has(self.index) {
                 return Ok(Arrival::Kept(self.index..self.index + 1));
             }
-            let outcome = match self.neighbour() {
-                Some(addr) => self.ask(&addr).await,
-                None => self.ask_seed(&mut tried).await,
+            // Opened again: another seed may have to be told by now.
+            let (_, wish) = self.swarm.open(self.file)?;
+            let outcome = match self.neighbour(&wish, None) {
+                Some(addr) => self.ask(&wish, &addr).await,
+                None => self.ask_seed(&wish, &mut tried).await,
             };
             match outcome {
-                Ok(arrival) => return Ok(arrival),
+                Ok(arrival) => {
+                    wish.progress.arrived();
+                    return Ok(arrival);
+                }
                 Err(again) if again.is_last() || Instant::now() > deadline => {
                     count("failed");
                     return Err(again.failure);
@@ -50,24 +59,46 @@ impl Demand<'_> {
         }
     }
 
-    /// The neighbour expected to finish first.
-    fn neighbour(&self) -> Option<Arc<str>> {
+    /// The neighbour to ask, other than `except`.
+    fn neighbour(&self, wish: &Wish, except: Option<&Arc<str>>) -> Option<Arc<str>> {
         self.cache.hash(self.index)?;
         self.swarm.availability.with(self.file.key, |holdings| {
-            let holders = holdings.iter().filter(|(_, has)| has.get(self.index));
-            let free = holders
-                .filter_map(|(addr, _)| Some((self.swarm.peers.expected_seconds(addr)?, addr)));
-            free.min_by(|a, b| a.0.total_cmp(&b.0))
-                .map(|(_, addr)| addr.clone())
+            let mut givers = self.swarm.givers(wish, holdings);
+            givers.retain(|giver| Some(giver.id) != except);
+            planner::giver_of(self.index, &givers).cloned()
         })
     }
 
-    async fn ask(&self, addr: &Arc<str>) -> Result<Arrival, Again> {
+    /// Asks a neighbour, and somebody else too when that takes unusually long.
+    async fn ask(&self, wish: &Wish, addr: &Arc<str>) -> Result<Arrival, Again> {
+        let mut first = std::pin::pin!(self.ask_peer(addr));
+        if let Ok(outcome) = timeout(self.swarm.peers.unusual(), &mut first).await {
+            return outcome;
+        }
+        count("hedged");
+        let second = std::pin::pin!(self.ask_another(wish, addr));
+        match select(first, second).await {
+            Either::Left((Err(_), other)) => other.await,
+            Either::Right((Err(_), other)) => other.await,
+            Either::Left((brought, _)) | Either::Right((brought, _)) => brought,
+        }
+    }
+
+    async fn ask_another(&self, wish: &Wish, slow: &Arc<str>) -> Result<Arrival, Again> {
+        match self.neighbour(wish, Some(slow)) {
+            Some(addr) => self.ask_peer(&addr).await,
+            None => self
+                .ask_for_it(wish, true)
+                .await
+                .map_err(|error| again(self.file, error)),
+        }
+    }
+
+    async fn ask_peer(&self, addr: &Arc<str>) -> Result<Arrival, Again> {
         let flight = self.swarm.peers.start(addr);
         let run = self.index..self.index + 1;
-        match self
-            .swarm
-            .client
+        let client = &self.swarm.client;
+        match client
             .pieces(addr, &self.cache, run.clone(), Class::Demand)
             .await
         {
@@ -78,33 +109,13 @@ impl Demand<'_> {
             }
             Err(error) => {
                 self.swarm.blame(addr, self.file.key, run, &error);
-                Err(again(self.file, error))
+                Err(again(self.file, error).unless_busy())
             }
         }
     }
 
-    async fn ask_seed(&self, tried: &mut bool) -> Result<Arrival, Again> {
-        // Opened again: another seed may have to be told by now.
-        let (_, wish) = self.swarm.open(self.file).map_err(Again::never)?;
-        let link = &self.swarm.links[wish.seed];
-        let Some(addr) = link.piece_addr() else {
-            return Err(not_connected(&link.seed.name));
-        };
-        let ask = AnyAsk {
-            wanted: Some(self.index),
-            tried: *tried,
-            need: &[],
-        };
-        match self
-            .swarm
-            .client
-            .any(&addr, &self.cache, ask, |run| Some(((), run)))
-            .await
-        {
-            Ok(arrival) => {
-                count("seed");
-                Ok(arrival)
-            }
+    async fn ask_seed(&self, wish: &Wish, tried: &mut bool) -> Result<Arrival, Again> {
+        match self.ask_for_it(wish, *tried).await {
             Err(TransferError::Holder(holder)) => {
                 *tried = true;
                 self.ask_holder(holder.as_str().into()).await
@@ -113,15 +124,35 @@ impl Demand<'_> {
                 after: PAUSE,
                 ..again(self.file, error)
             }),
-            Err(error) => Err(again(self.file, error)),
+            outcome => outcome.map_err(|error| again(self.file, error)),
         }
+    }
+
+    /// Asks the seed for this piece.
+    async fn ask_for_it(&self, wish: &Wish, tried: bool) -> Result<Arrival, TransferError> {
+        let link = &self.swarm.links[wish.seed];
+        let addr = link.piece_addr();
+        let addr =
+            addr.ok_or_else(|| TransferError::Failed(not_connected(&link.seed.name).failure))?;
+        let ask = AnyAsk {
+            wanted: Some(self.index),
+            tried,
+            run_max: 1,
+            need: &[],
+        };
+        let client = &self.swarm.client;
+        client
+            .any(&addr, &self.cache, ask, |run| Some(((), run)))
+            .await
+            .inspect(|_| count("seed"))
     }
 
     /// A holder that cannot help sends us back to the seed, which then gives the piece itself.
     async fn ask_holder(&self, holder: Arc<str>) -> Result<Arrival, Again> {
-        let is_usable = self.cache.hash(self.index).is_some() && !self.swarm.peers.is_out(&holder);
+        let is_out = self.swarm.peers.standing(&holder) == Standing::Out;
+        let is_usable = self.cache.hash(self.index).is_some() && !is_out;
         match is_usable {
-            true => self.ask(&holder).await.map_err(|again| Again {
+            true => self.ask_peer(&holder).await.map_err(|again| Again {
                 after: Duration::ZERO,
                 ..again
             }),
@@ -136,6 +167,7 @@ impl Demand<'_> {
 /// Why an attempt failed, and when the next may start.
 pub(super) struct Again {
     pub after: Duration,
+    is_busy: bool,
     pub failure: Failure,
 }
 
@@ -143,6 +175,7 @@ impl Again {
     pub fn never(failure: Failure) -> Again {
         Again {
             after: Duration::MAX,
+            is_busy: false,
             failure,
         }
     }
@@ -150,11 +183,23 @@ impl Again {
     pub fn is_last(&self) -> bool {
         self.after == Duration::MAX
     }
+
+    /// Who was found busy is left alone; there are others.
+    pub fn unless_busy(self) -> Again {
+        match self.is_busy {
+            true => Again {
+                after: Duration::ZERO,
+                ..self
+            },
+            false => self,
+        }
+    }
 }
 
 /// What a failed request to anyone means for the next attempt.
 pub(super) fn again(file: &FileRef, error: TransferError) -> Again {
-    if let TransferError::Busy { .. } = error {
+    let is_busy = matches!(error, TransferError::Busy { .. });
+    if is_busy {
         count("busy");
     }
     let after = match &error {
@@ -179,13 +224,18 @@ pub(super) fn again(file: &FileRef, error: TransferError) -> Again {
             format!("{} of {}: {error}", file.path, file.pin),
         ),
     };
-    Again { after, failure }
+    Again {
+        after,
+        is_busy,
+        failure,
+    }
 }
 
 pub(super) fn not_connected(name: &str) -> Again {
     let message = format!("{name} is not connected: check that it runs and can be reached");
     Again {
         after: PAUSE,
+        is_busy: false,
         failure: Failure::new(FailureKind::Unavailable, message),
     }
 }

@@ -50,13 +50,19 @@ impl Ledger {
     }
 
     /// Chooses the piece of `from` least given so far, one that this node was not given before if there is
-    /// one, the lowest of equals, and the like pieces behind it up to 4. Notes the gift. `None`: `from` is
-    /// empty.
-    pub fn choose(self: &Arc<Ledger>, key: FileKey, node: &str, from: &Bitfield) -> Option<Gift> {
+    /// one, the lowest of equals, and the like pieces behind it up to `run_max`. Notes the gift. `None`:
+    /// `from` is empty.
+    pub fn choose(
+        self: &Arc<Ledger>,
+        key: FileKey,
+        node: &str,
+        from: &Bitfield,
+        run_max: u32,
+    ) -> Option<Gift> {
         let mut files = self.lock();
         let book = files.entry(key).or_default();
         book.times.resize(from.len() as usize, 0);
-        let run = book.best_run(node, from)?;
+        let run = book.best_run(node, from, run_max)?;
         book.start(node, &run);
         drop(files);
         Some(self.gift(key, node, run))
@@ -138,7 +144,7 @@ impl Ledger {
 }
 
 impl Book {
-    fn best_run(&self, node: &str, from: &Bitfield) -> Option<Range<u32>> {
+    fn best_run(&self, node: &str, from: &Bitfield, run_max: u32) -> Option<Range<u32>> {
         let given = self.nodes.get(node).map(|page| &page.given);
         // A node that needs again what it was given has lost it: better twice than never.
         let rank = |index: u32| {
@@ -147,8 +153,8 @@ impl Book {
         };
         let first = from.iter().min_by_key(|index| (rank(*index), *index))?;
         let like = |index: &u32| !from.get(*index) || rank(*index) != rank(first);
-        let end = (first..first + RUN_PIECES_MAX).find(like);
-        Some(first..end.unwrap_or(first + RUN_PIECES_MAX))
+        let limit = first + run_max.clamp(1, RUN_PIECES_MAX);
+        Some(first..(first..limit).find(like).unwrap_or(limit))
     }
 
     fn start(&mut self, node: &str, run: &Range<u32>) {
@@ -206,7 +212,9 @@ mod tests {
     const KEY: FileKey = FileKey([1; 32]);
 
     fn given(ledger: &Arc<Ledger>, node: &str, from: &Bitfield) -> Range<u32> {
-        let gift = ledger.choose(KEY, node, from).expect("something to give");
+        let gift = ledger
+            .choose(KEY, node, from, 4)
+            .expect("something to give");
         let run = gift.run();
         gift.done();
         run
@@ -225,13 +233,13 @@ mod tests {
             4..8,
             "not its own 0..4 or 8..10 again"
         );
-        assert!(ledger.choose(KEY, "a", &Bitfield::new(10)).is_none());
+        assert!(ledger.choose(KEY, "a", &Bitfield::new(10), 4).is_none());
     }
 
     #[test]
     fn a_broken_gift_is_given_to_the_next() {
         let (ledger, all) = (Arc::new(Ledger::default()), Bitfield::full(8));
-        drop(ledger.choose(KEY, "a", &all));
+        drop(ledger.choose(KEY, "a", &all, 4));
         assert_eq!(given(&ledger, "b", &all), 0..4);
     }
 

@@ -337,10 +337,11 @@ impl SeedLink {
                 .peers
                 .iter()
                 .filter(|peer| peer.node != self.parts.hello.node);
+            self.parts.wishes.surround(key, set);
             let addrs = others.map(|peer| Arc::from(peer.addr.as_str()));
             self.parts
                 .neighbours
-                .set(key, addrs.take(super::tracker::PEERS_MAX));
+                .set(key, addrs.take(super::vicinity::PEERS_MAX));
         }
     }
 

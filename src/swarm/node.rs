@@ -5,13 +5,14 @@
 //! it, and runs in the background from neighbours, or from what the seed chooses among the pieces that no
 //! neighbour has. It retries for [`PATIENCE`] and then fails with the last cause.
 
-use super::availability::Availability;
+use super::availability::{Availability, Holdings};
 use super::client::{PieceClient, TransferError};
 use super::have::PeerService;
 use super::link::{GRACE, LinkParts, Reached, SeedLink};
 use super::neighbours::Neighbours;
 use super::observer::Told;
 use super::peers::Peers;
+use super::planner::Giver;
 use super::provider::NodeProvider;
 use super::recent::Recent;
 use super::remote::{RemoteSeed, no_seed, rank};
@@ -19,7 +20,7 @@ use super::server::PieceServer;
 use super::slots::{Class, Slots};
 use super::v1::{self, peer_server::PeerServer, to_seed::Message};
 use super::wishes::{Wish, Wishes};
-use crate::model::{Failure, FailureKind, FileKey, Token};
+use crate::model::{Bitfield, Failure, FailureKind, FileKey, Token};
 use crate::source::{Arrival, FileRef, Need, Reach, Source};
 use crate::store::{CacheFile, Store};
 use crate::tls::TlsDir;
@@ -29,6 +30,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +46,10 @@ pub struct SwarmConfig {
     /// Where others reach `listener`; an unspecified IP stands for the one a seed sees this node at.
     pub piece_addr: SocketAddr,
     pub slots: Slots,
+    /// Where the node is: between zones a piece travels once, a rack's own nodes are preferred. Empty is one
+    /// zone, no rack.
+    pub zone: String,
+    pub rack: String,
     /// Certificates; without them everything is in the clear.
     pub tls: Option<Arc<TlsDir>>,
     /// A seed that copies what others own: it serves its pieces itself.
@@ -58,6 +64,8 @@ impl SwarmConfig {
             seeds,
             piece_addr,
             slots: Slots::of_node(),
+            zone: String::new(),
+            rack: String::new(),
             tls: None,
             is_seed: false,
         }
@@ -100,7 +108,7 @@ impl Swarm {
     ) -> Result<Arc<Swarm>, Failure> {
         let files = Arc::new(Recent::new(store.clone()));
         let (wishes, availability) = (
-            Arc::new(Wishes::default()),
+            Arc::new(Wishes::new(hello(&config))),
             Arc::new(Availability::default()),
         );
         let known = wishes.clone();
@@ -234,6 +242,21 @@ impl Swarm {
         Ok((cache, self.wishes.want(file, seed)))
     }
 
+    /// The neighbours of a file as the planner sees them.
+    pub(super) fn givers<'a>(
+        &self,
+        wish: &Wish,
+        holdings: &'a Holdings<Arc<str>>,
+    ) -> Vec<Giver<'a, Arc<str>>> {
+        let giver = |(id, has): (&'a Arc<str>, &'a Bitfield)| Giver {
+            id,
+            has,
+            distance: wish.surroundings.distance(id),
+            standing: self.peers.standing(id),
+        };
+        holdings.iter().map(giver).collect()
+    }
+
     /// Draws the consequence of a failed request to a neighbour.
     pub(super) fn blame(
         &self,
@@ -244,7 +267,10 @@ impl Swarm {
     ) {
         tracing::debug!(peer = %addr, file = %key, piece = run.start, %error, "peer gave nothing");
         match error {
-            TransferError::Busy { after } => self.peers.busy(addr, *after),
+            TransferError::Busy { after } => {
+                let after = after.mul_f64(0.5 + rand::random::<f64>());
+                self.peers.refused(addr, after);
+            }
             TransferError::NotHere => {
                 run.for_each(|index| self.availability.lacks(addr, key, index))
             }
@@ -276,6 +302,8 @@ fn hello(config: &SwarmConfig) -> v1::Hello {
         node: config.node_id.clone(),
         piece_addr: config.piece_addr.to_string(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        zone: config.zone.clone(),
+        rack: config.rack.clone(),
         is_seed: config.is_seed,
     }
 }
@@ -329,6 +357,7 @@ impl Source for Swarm {
             file,
             cache,
             need,
+            started: Instant::now(),
         }
         .run()
         .await

@@ -18,6 +18,8 @@ pub enum Refusal {
     NoInterest,
     /// The wanted piece was given to this peer before: ask it.
     Holder(String),
+    /// Enough wait for the hub already.
+    Busy,
     Failed(Failure),
 }
 

@@ -4,6 +4,7 @@
 //! `POST /v1/any/{key}[?wanted=N]` with the need bitmap as its body. A head is 8 KiB at most with 32
 //! headers; whatever else comes is [`BadRequest`], never a panic.
 
+use super::client::AnyAsk;
 use super::slots::Class;
 use crate::model::FileKey;
 use std::ops::Range;
@@ -38,6 +39,8 @@ pub struct Request {
     pub node: String,
     /// The named holder was asked in vain.
     pub tried: bool,
+    /// The longest run that a seed may choose.
+    pub run_max: u32,
     /// First and last byte, counted from the start of the run.
     pub range: Option<(u64, Option<u64>)>,
     pub keep_alive: bool,
@@ -79,6 +82,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, BadRequest> {
             .take(128)
             .collect(),
         tried: fields.get("x-tried").is_some(),
+        run_max: fields.get("x-run-max").and_then(number).unwrap_or(1),
         range: fields.get("range").map(byte_range).transpose()?,
         keep_alive: !fields
             .get("connection")
@@ -175,26 +179,21 @@ pub fn print_pieces(key: FileKey, run: &Range<u32>, class: Class, node: &str) ->
     )
 }
 
-/// The head of a request for whatever the seed chooses; `body_bytes` of bitmap follow.
-pub fn print_any(
-    key: FileKey,
-    wanted: Option<u32>,
-    tried: bool,
-    node: &str,
-    body_bytes: usize,
-) -> String {
-    let query = wanted
+/// The head of a request for whatever the seed chooses; the need bitmap follows.
+pub fn print_any(key: FileKey, ask: &AnyAsk<'_>, node: &str) -> String {
+    let query = ask
+        .wanted
         .map(|wanted| format!("?wanted={wanted}"))
         .unwrap_or_default();
-    let class = if wanted.is_some() {
-        Class::Demand
-    } else {
-        Class::Bulk
+    let class = match ask.wanted {
+        Some(_) => Class::Demand,
+        None => Class::Bulk,
     }
     .name();
-    let tried = if tried { "x-tried: 1\r\n" } else { "" };
+    let tried = if ask.tried { "x-tried: 1\r\n" } else { "" };
+    let (run_max, body_bytes) = (ask.run_max, ask.need.len());
     format!(
-        "POST /v1/any/{key}{query} HTTP/1.1\r\nhost: piece\r\nx-class: {class}\r\nx-node: {node}\r\n{tried}content-length: {body_bytes}\r\n\r\n"
+        "POST /v1/any/{key}{query} HTTP/1.1\r\nhost: piece\r\nx-class: {class}\r\nx-node: {node}\r\n{tried}x-run-max: {run_max}\r\ncontent-length: {body_bytes}\r\n\r\n"
     )
 }
 
@@ -217,7 +216,14 @@ mod tests {
             (request.key, request.class, request.node.as_str()),
             (KEY, Class::Window, "n1")
         );
-        let request = parsed(&print_any(KEY, Some(9), true, "n2", 17)).expect("a request");
+        let ask = |wanted, need| AnyAsk {
+            wanted,
+            tried: wanted.is_some(),
+            run_max: 3,
+            need,
+        };
+        let request = print_any(KEY, &ask(Some(9), &[0; 17]), "n2");
+        let request = parsed(&request).expect("a request");
         assert_eq!(
             request.ask,
             Ask::Any {
@@ -242,7 +248,8 @@ mod tests {
         );
         assert_eq!(get("/"), Err(BadRequest("unknown path")));
         assert!(parsed(&format!("POST /v1/any/{KEY} HTTP/1.1\r\n\r\n")).is_err());
-        assert!(parsed(&print_any(KEY, None, false, "", BODY_BYTES_MAX + 1)).is_err());
+        let long = format!("content-length: {}", BODY_BYTES_MAX + 1);
+        assert!(parsed(&format!("POST /v1/any/{KEY} HTTP/1.1\r\n{long}\r\n\r\n")).is_err());
         assert_eq!(
             parse(&[b'A'; HEAD_BYTES_MAX]),
             Err(BadRequest("head is longer than 8 KiB"))

@@ -293,7 +293,7 @@ fn hashes(content: &Content, run: &Range<u32>) -> Option<String> {
 
 fn refusal(refused: &Refused) -> String {
     let (status, fields, body) = match refused {
-        Refused::Busy => (
+        Refused::Busy | Refused::By(Refusal::Busy) => (
             "503 Busy",
             format!("retry-after-ms: {RETRY_AFTER_MS}\r\n"),
             String::new(),

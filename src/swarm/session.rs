@@ -26,7 +26,8 @@ const STALLED: Duration = Duration::from_secs(30);
 #[derive(Default)]
 struct Told {
     hashes: Option<Bitfield>,
-    peers: Option<Vec<v1::Neighbour>>,
+    crowd: u64,
+    peers: Option<v1::PeerSet>,
     owner: Option<String>,
     is_asked: bool,
     is_final: bool,
@@ -46,11 +47,12 @@ pub async fn tell(
             () = stream.closed() => return,
         };
         for key in changed {
-            let Some(view) = tracker.view(&session, key) else {
+            let told_before = told.entry(key).or_default();
+            let Some(view) = tracker.view(&session, key, told_before.crowd) else {
                 told.remove(&key);
                 continue;
             };
-            for message in news(told.entry(key).or_default(), view) {
+            for message in news(told_before, view) {
                 let message = Ok(v1::ToNode {
                     message: Some(message),
                 });
@@ -65,7 +67,7 @@ pub async fn tell(
 
 /// Peers first, so that a node knows whom to ask when hashes arrive.
 fn news(told: &mut Told, view: View) -> Vec<Message> {
-    let (cache, peers) = (view.cache.as_ref(), view.peers);
+    let (cache, crowd) = (view.cache.as_ref(), view.crowd);
     let (mut news, key) = (Vec::new(), cache.key().0.to_vec());
     if let Some(seed) = view.owner.filter(|seed| told.owner.as_ref() != Some(seed)) {
         told.owner = Some(seed.clone());
@@ -76,12 +78,12 @@ fn news(told: &mut Told, view: View) -> Vec<Message> {
         let keys = vec![key.clone()];
         news.push(Message::AskInventory(v1::AskInventory { keys }));
     }
-    if told.peers.as_ref() != Some(&peers) {
-        told.peers = Some(peers.clone());
-        news.push(Message::PeerSet(v1::PeerSet {
-            key: key.clone(),
-            peers,
-        }));
+    if let Some(crowd) = crowd {
+        told.crowd = crowd.id;
+        if told.peers.as_ref() != Some(&crowd.set) {
+            told.peers = Some(crowd.set.clone());
+            news.push(Message::PeerSet(crowd.set));
+        }
     }
     let state = cache.state();
     if state == State::Revoked {

@@ -1,6 +1,8 @@
 //! Seeds and nodes in one process over real sockets.
 
 mod events_of_pods;
+mod hedge;
+mod zones;
 
 use super::provider::{Chosen, Content, Provider, Refusal};
 use super::request::Request;
@@ -15,8 +17,8 @@ use crate::store::{CacheFile, ReadOutcome, State, Store, StoreConfig};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -144,10 +146,11 @@ impl Catalog for MemoryOrigin {
     }
 }
 
-/// Counts the pieces that go out.
+/// Counts the pieces that go out, and remembers what was chosen for whom.
 struct Counting {
     inner: Arc<dyn Provider>,
     given: AtomicU64,
+    chosen: Mutex<Vec<(String, Range<u32>)>>,
 }
 
 #[async_trait]
@@ -166,6 +169,9 @@ impl Provider for Counting {
         let chosen = self.inner.any(request, wanted, need).await?;
         self.given
             .fetch_add(chosen.run.len() as u64, Ordering::SeqCst);
+        let mut given = self.chosen.lock().expect("a lock");
+        given.push((request.node.clone(), chosen.run.clone()));
+        drop(given);
         Ok(chosen)
     }
 
@@ -227,6 +233,7 @@ async fn seed(content: &Bytes, shutdown: &CancellationToken) -> Seed {
     let given = Arc::new(Counting {
         inner,
         given: AtomicU64::new(0),
+        chosen: Mutex::default(),
     });
     let service = SeedService::new(tracker, origin.clone(), origin.clone());
     let addr = serve_on(
@@ -250,13 +257,20 @@ struct Node {
 }
 
 async fn node(name: &str, seeds: &[&str], shutdown: &CancellationToken) -> Node {
+    node_in("", name, seeds, shutdown).await
+}
+
+async fn node_in(zone: &str, name: &str, seeds: &[&str], shutdown: &CancellationToken) -> Node {
     let (folder, listener) = (
         folder(),
         TcpListener::bind("127.0.0.1:0").await.expect("a port"),
     );
     let addr = listener.local_addr().expect("an address");
     let seeds = seeds.iter().map(|seed| seed.to_string()).collect();
-    let config = SwarmConfig::new(name.to_owned(), seeds, addr);
+    let config = SwarmConfig {
+        zone: zone.to_owned(),
+        ..SwarmConfig::new(name.to_owned(), seeds, addr)
+    };
     let swarm =
         Swarm::start(config, folder.store.clone(), listener, shutdown.clone()).expect("a node");
     Node { swarm, folder }
@@ -473,9 +487,7 @@ async fn a_reader_gets_its_piece_from_the_seed_then_from_a_neighbour_even_withou
     b.swarm.open(&file).expect("an interest");
     until("b hears of a's piece", || {
         b.cache(&file).hash(3).is_some()
-            && b.swarm
-                .availability
-                .with(file.key, |has| has.values().any(|has| has.get(3)))
+            && b.swarm.availability.with(file.key, |has| has.count(3) > 0)
     })
     .await;
     seed_shutdown.cancel();
@@ -525,7 +537,7 @@ async fn a_corrupt_piece_is_rejected_its_giver_banned_and_the_piece_fetched_else
     let before = rejected.get();
     a.swarm.piece(&file, 0).await.expect("from the seed");
     assert_eq!(rejected.get() - before, 1);
-    assert!(a.swarm.peers.is_out(&liar));
+    assert_eq!(a.swarm.peers.standing(&liar), planner::Standing::Out);
     let bytes = a
         .cache(&file)
         .read(0, PIECE_BYTES as usize)
@@ -625,7 +637,15 @@ async fn the_third_asker_of_a_wanted_piece_is_sent_to_a_holder_and_may_come_back
     for node in &nodes {
         node.swarm.piece(&file, 1).await.expect("a piece");
     }
-    let ask = |tried| request::print_any(file.key, Some(1), tried, "c", 0);
+    let ask = |tried| {
+        let ask = client::AnyAsk {
+            wanted: Some(1),
+            tried,
+            run_max: 1,
+            need: &[],
+        };
+        request::print_any(file.key, &ask, "c")
+    };
     if seed.given.given.load(Ordering::SeqCst) == 2 {
         let answer = raw(&seed.addr, &ask(false), 12).await;
         let answer = String::from_utf8_lossy(&answer).into_owned();

@@ -9,6 +9,7 @@
 
 use super::ledger::Ledger;
 use super::v1;
+use super::vicinity::{self, Place};
 use super::wire;
 use crate::model::{Bitfield, FileKey};
 use crate::source::FileRef;
@@ -25,14 +26,13 @@ const INTERESTS_MAX: usize = 16_384;
 const COUNTS_MAX: usize = 100_000;
 /// Seeds that a node may say it reaches.
 const REACH_MAX: usize = 64;
-/// Neighbours a node and file: more bring nothing (1.14 of the bound at 30 as at 100).
-pub const PEERS_MAX: usize = 30;
 /// News of a file is told at most this often.
 pub const DEBOUNCE: Duration = Duration::from_millis(20);
 
 /// A seed's view of its nodes.
 pub struct Tracker {
     name: String,
+    zone: OnceLock<String>,
     piece_addr: OnceLock<SocketAddr>,
     store: Store,
     ledger: Arc<Ledger>,
@@ -43,7 +43,8 @@ pub struct Tracker {
 /// What one node should know of a file.
 pub(super) struct View {
     pub cache: Arc<CacheFile>,
-    pub peers: Vec<v1::Neighbour>,
+    /// Whom the node may ask, where that has changed.
+    pub crowd: Option<Crowd>,
     pub owner: Option<String>,
     /// This seed wants to know what the node holds: there are pieces that it knows and has not.
     pub asks: bool,
@@ -57,17 +58,25 @@ struct State {
     holders: HashMap<FileKey, BTreeSet<String>>,
     /// The seeds that read files, by name.
     owners: HashMap<FileKey, String>,
-    /// Sessions so far, to tell a node's old one from its new one.
+    /// Counts sessions and changes of crowds: no number comes twice.
     count: u64,
 }
 
 struct Track {
     cache: Arc<CacheFile>,
     interested: HashMap<String, FileRef>,
+    /// Changes with those who want or hold the file.
+    crowd: u64,
     newest: FileRef,
     /// What nodes hold, where this seed has asked them.
     held: HashMap<String, Bitfield>,
     _watch: AbortOnDropHandle<()>,
+}
+
+/// Whom a node may ask for a file, while those who want or hold it are the same.
+pub(super) struct Crowd {
+    pub id: u64,
+    pub set: v1::PeerSet,
 }
 
 /// One node's stream.
@@ -78,12 +87,23 @@ pub struct Session {
     is_seed: bool,
     /// The seeds that the node is connected with.
     reach: Mutex<BTreeSet<String>>,
+    zone: String,
+    rack: String,
+    rank: u64,
     id: u64,
     dirty: Mutex<BTreeSet<FileKey>>,
     wake: Notify,
 }
 
 impl Session {
+    fn place(&self) -> Place<'_> {
+        Place {
+            rank: self.rank,
+            zone: &self.zone,
+            rack: &self.rack,
+        }
+    }
+
     fn touch(&self, key: FileKey) {
         self.dirty
             .lock()
@@ -110,6 +130,7 @@ impl Tracker {
     pub fn new(name: &str, store: Store) -> Arc<Tracker> {
         Arc::new(Tracker {
             name: name.to_owned(),
+            zone: OnceLock::new(),
             piece_addr: OnceLock::new(),
             store,
             ledger: Arc::default(),
@@ -130,6 +151,15 @@ impl Tracker {
     /// stands for the host they reach the control port at.
     pub fn set_piece_addr(&self, addr: SocketAddr) {
         let _ = self.piece_addr.set(addr);
+    }
+
+    /// Where this seed is; before any session. Without it a seed is in the zone of those that have none.
+    pub fn set_zone(&self, zone: &str) {
+        let _ = self.zone.set(zone.to_owned());
+    }
+
+    fn zone(&self) -> &str {
+        self.zone.get().map_or("", String::as_str)
     }
 
     pub fn welcome(&self) -> v1::Welcome {
@@ -160,6 +190,9 @@ impl Tracker {
             addr: super::reachable(&hello.piece_addr, from),
             is_seed: hello.is_seed,
             reach: Mutex::default(),
+            zone: hello.zone.clone(),
+            rack: hello.rack.clone(),
+            rank: vicinity::rank_of(&hello.node),
             id: state.count,
             dirty: Mutex::default(),
             wake: Notify::new(),
@@ -204,6 +237,7 @@ impl Tracker {
                 cache.clone(),
             ))),
             interested: HashMap::new(),
+            crowd: 0,
             newest: file.clone(),
             held: HashMap::new(),
             cache,
@@ -211,7 +245,7 @@ impl Tracker {
         track.newest = file.clone();
         let key = file.key;
         track.interested.insert(session.node.clone(), file);
-        state.touch(key);
+        state.crowd_changed(key);
         Ok(())
     }
 
@@ -235,7 +269,7 @@ impl Tracker {
                 _ => holders.insert(session.node.clone()),
             };
             if changed {
-                state.touch(key);
+                state.crowd_changed(key);
             }
         }
     }
@@ -344,14 +378,21 @@ impl Tracker {
             .map(|session| session.addr.clone())
     }
 
-    /// What this session's node should know of a file, if it is interested in it.
-    pub(super) fn view(&self, session: &Session, key: FileKey) -> Option<View> {
+    /// What this session's node should know of a file, if it is interested in it; whom it may ask only where the
+    /// crowd is another than `crowd`. Looking through a crowd of thousands takes a while.
+    pub(super) fn view(&self, session: &Session, key: FileKey, crowd: u64) -> Option<View> {
         let state = self.lock();
         let track = state.files.get(&key)?;
+        track.interested.get(&session.node)?;
+        let is_news = track.crowd != crowd;
+        let crowd = is_news.then(|| Crowd {
+            id: track.crowd,
+            set: state.peer_set(key, session, self.zone()),
+        });
         let is_known = track.held.contains_key(&session.node);
-        track.interested.contains_key(&session.node).then(|| View {
+        Some(View {
             cache: track.cache.clone(),
-            peers: state.neighbours(key, session),
+            crowd,
             owner: state.owners.get(&key).cloned(),
             asks: !is_known && !session.is_seed && !track.cache.orphans().is_empty(),
         })
@@ -363,6 +404,14 @@ impl State {
         self.sessions
             .get(&session.node)
             .is_some_and(|current| current.id == session.id)
+    }
+
+    fn crowd_changed(&mut self, key: FileKey) {
+        self.count += 1;
+        if let Some(track) = self.files.get_mut(&key) {
+            track.crowd = self.count;
+            self.touch(key);
+        }
     }
 
     fn touch(&self, key: FileKey) {
@@ -390,46 +439,69 @@ impl State {
                 self.owners.remove(&key);
                 self.files.remove(&key);
             }
-            false => self.touch(key),
+            false => self.crowd_changed(key),
         }
     }
 
-    /// Up to 30 other nodes that want or hold the file: random, the same ones each time, and mostly mutual,
-    /// for the order hangs on the pair.
-    fn neighbours(&self, key: FileKey, session: &Session) -> Vec<v1::Neighbour> {
-        let wanting = self
-            .files
-            .get(&key)
-            .into_iter()
-            .flat_map(|track| track.interested.keys());
-        let holding = self.holders.get(&key).into_iter().flatten();
-        let nodes: BTreeSet<&String> = wanting
-            .chain(holding)
-            .filter(|node| **node != session.node)
-            .collect();
-        let others = nodes.into_iter().filter_map(|node| self.sessions.get(node));
-        let others = others.filter(|other| !other.is_seed);
-        let mut ranked: Vec<_> = others
-            .map(|other| (pair_rank(&session.node, &other.node), other))
-            .collect();
-        ranked.sort_by_key(|(rank, _)| *rank);
+    fn peer_set(&self, key: FileKey, session: &Session, seed_zone: &str) -> v1::PeerSet {
         let neighbour = |other: &Session| v1::Neighbour {
             node: other.node.clone(),
             addr: other.addr.clone(),
+            zone: other.zone.clone(),
+            rack: other.rack.clone(),
         };
-        ranked
-            .into_iter()
-            .take(PEERS_MAX)
-            .map(|(_, other)| neighbour(other))
-            .collect()
+        let others = vicinity::neighbours(session.place(), self.others(key, session), |other| {
+            other.place()
+        });
+        let [lanes, lanes_second] = self.lanes(key, session, seed_zone);
+        v1::PeerSet {
+            key: key.0.to_vec(),
+            peers: others.into_iter().map(neighbour).collect(),
+            zone: seed_zone.to_owned(),
+            lanes,
+            lanes_second,
+        }
     }
-}
 
-fn pair_rank(a: &str, b: &str) -> u64 {
-    use std::hash::{DefaultHasher, Hash, Hasher};
-    let mut hasher = DefaultHasher::new();
-    (a.min(b), a.max(b)).hash(&mut hasher);
-    hasher.finish()
+    /// The other nodes that want or hold a file.
+    fn others<'a>(&'a self, key: FileKey, session: &Session) -> impl Iterator<Item = &'a Session> {
+        let nodes: BTreeSet<&String> = self.wanting(key).chain(self.holding(key)).collect();
+        let sessions = nodes.into_iter().filter_map(|node| self.sessions.get(node));
+        let own = session.node.clone();
+        sessions
+            .map(Arc::as_ref)
+            .filter(move |other| other.node != own && !other.is_seed)
+    }
+
+    fn wanting(&self, key: FileKey) -> impl Iterator<Item = &String> {
+        let track = self.files.get(&key).into_iter();
+        track.flat_map(|track| track.interested.keys())
+    }
+
+    fn holding(&self, key: FileKey) -> impl Iterator<Item = &String> {
+        self.holders.get(&key).into_iter().flatten()
+    }
+
+    /// The lanes of a file for which this session's node is its zone's gateway, and its second; none where
+    /// everybody is in one zone.
+    fn lanes(&self, key: FileKey, session: &Session, seed_zone: &str) -> [u64; 2] {
+        let nodes = || self.wanting(key).filter_map(|node| self.sessions.get(node));
+        let sessions = || nodes().filter(|other| !other.is_seed);
+        let is_one_zone = sessions().all(|other| other.zone == seed_zone);
+        if is_one_zone {
+            return [0; 2];
+        }
+        let of_zone = sessions().filter(|other| other.zone == session.zone);
+        let ranks: Vec<u64> = of_zone.map(|other| other.rank).collect();
+        let mut lanes = [0; 2];
+        for lane in 0..vicinity::LANES {
+            let gateways = vicinity::gateways(&key.0, lane, &ranks);
+            for (lanes, gateway) in lanes.iter_mut().zip(gateways) {
+                *lanes |= u64::from(gateway == Some(session.rank)) << lane;
+            }
+        }
+        lanes
+    }
 }
 
 /// Tells interested sessions when a file of the seed's store changes. Ends with the last interest.

@@ -2,20 +2,24 @@
 //!
 //! Bound: 4,096 files; the longest unused goes when another comes.
 
+use super::surroundings::Surroundings;
+use super::v1;
 use crate::model::{FileKey, Geometry, Token};
 use crate::source::FileRef;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
 const FILES_MAX: usize = 4096;
-/// While a file is this young its neighbours have hardly told what they have.
+/// While a wish is this young the seed may not have been told.
 const YOUNG: Duration = Duration::from_secs(2);
 
-#[derive(Default)]
 pub struct Wishes {
+    /// What this node says of itself, its place included.
+    own: v1::Hello,
     files: Mutex<HashMap<FileKey, Wish>>,
     changes: watch::Sender<u64>,
 }
@@ -28,13 +32,63 @@ pub struct Wish {
     pub seed: usize,
     /// The seed that reads it, by name, once one has said so.
     pub owner: Option<String>,
-    /// One request for whatever the seed chooses at a time, while the file is young.
-    pub asking: Arc<Semaphore>,
+    pub surroundings: Arc<Surroundings>,
+    pub progress: Arc<Progress>,
     /// The credential that the seed was told.
     told: Option<Token>,
     told_at: Instant,
-    since: Instant,
     used: Instant,
+}
+
+/// How the fetching of one file goes.
+pub struct Progress {
+    /// Planned by one at a time: the others would find the same.
+    pub turn: Semaphore,
+    /// Requests for whatever the seed chooses.
+    asked: AtomicU32,
+    arrived: Mutex<Instant>,
+}
+
+/// A request under way for whatever the seed chooses; dropping it ends it.
+pub struct Asking<'a>(&'a Progress);
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress {
+            turn: Semaphore::new(1),
+            asked: AtomicU32::new(0),
+            arrived: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Progress {
+    pub fn asked(&self) -> u32 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub fn ask(&self) -> Asking<'_> {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        Asking(self)
+    }
+
+    pub fn arrived(&self) {
+        *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// For how long nothing has come.
+    pub fn silence(&self) -> Duration {
+        self.arrived
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .elapsed()
+    }
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.asked.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Wish {
@@ -42,13 +96,17 @@ impl Wish {
     pub fn is_news(&self) -> bool {
         self.told_at.elapsed() < YOUNG
     }
-
-    pub fn is_young(&self) -> bool {
-        self.since.elapsed() < YOUNG
-    }
 }
 
 impl Wishes {
+    pub fn new(own: v1::Hello) -> Wishes {
+        Wishes {
+            own,
+            files: Mutex::default(),
+            changes: watch::Sender::new(0),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashMap<FileKey, Wish>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -67,10 +125,10 @@ impl Wishes {
                 file: file.clone(),
                 seed,
                 owner: None,
-                asking: Arc::new(Semaphore::new(1)),
+                surroundings: Arc::new(Surroundings::unknown(&self.own)),
+                progress: Arc::default(),
                 told: told.clone(),
                 told_at: now,
-                since: now,
                 used: now,
             }
         });
@@ -128,6 +186,13 @@ impl Wishes {
 
     fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// A seed has told who is near.
+    pub fn surround(&self, key: FileKey, set: &v1::PeerSet) {
+        if let Some(wish) = self.lock().get_mut(&key) {
+            wish.surroundings = Arc::new(Surroundings::told(&self.own, set));
+        }
     }
 
     pub fn geometry(&self, key: FileKey) -> Option<Geometry> {

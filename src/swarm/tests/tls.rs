@@ -138,7 +138,7 @@ impl Stream {
             node: node.into(),
             piece_addr: piece_addr.into(),
             version: String::new(),
-            is_seed: false,
+            ..v1::Hello::default()
         };
         let hello = Some(to_seed::Message::Hello(hello));
         let hello = v1::ToSeed { message: hello };

@@ -5,6 +5,8 @@
 //! CPU-seconds per GB travel, GB/s do not.
 
 mod plane;
+#[path = "bench/swarm.rs"]
+mod swarm;
 
 use model_p2p::testing::cluster::{Cluster, HubProcess, Node};
 use serde_json::{Value, json};
@@ -58,13 +60,19 @@ fn in_own_network() -> ExitCode {
     }
 }
 
-/// Every group of figures, or the one named behind the tools' folder: `reads` or `plane`.
+/// Every group of figures, or the one named behind the tools' folder: `swarm`, `reads` or `plane`.
 async fn run() -> Vec<Figure> {
     let only = std::env::args().nth(2);
     let wanted = |group: &str| only.as_deref().is_none_or(|only| only == group);
+    let mut figures = Vec::new();
+    if wanted("swarm") {
+        swarm::simulated(&mut figures);
+    }
+    if only.as_deref() == Some("swarm") {
+        return figures;
+    }
     let base = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/bench");
     let mut cluster = Cluster::new(&base, &Cluster::bin_dir()).expect("a folder below target/");
-    let mut figures = Vec::new();
     warm_memory(&cluster.dir, 7 << 30);
     let hub = cluster
         .hub(&["--pattern".into(), format!("big/pattern:model.bin={SIZE}")])

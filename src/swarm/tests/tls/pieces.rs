@@ -95,6 +95,7 @@ impl Client {
         let ask = AnyAsk {
             wanted: Some(2),
             tried: false,
+            run_max: 4,
             need: &[],
         };
         let cache = self.cache(server);
@@ -146,7 +147,7 @@ async fn a_swarm_lives_over_tls_alone() {
         b.cache(&file).hash(1).is_some()
             && b.swarm
                 .availability
-                .with(file.key, |has| has.values().any(|has| has.get(1)))
+                .with(file.key, |has| has.iter().any(|(_, has)| has.get(1)))
     })
     .await;
     drop(seed);
