@@ -24,6 +24,8 @@ struct Counting {
     gate: Semaphore,
     failure: Mutex<Option<Failure>>,
     silent: AtomicBool,
+    /// Background runs never end.
+    stuck: AtomicBool,
     asks: Notify,
 }
 
@@ -66,9 +68,14 @@ impl Source for Counting {
         self.give(file, index).await
     }
 
+    fn patience(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
     async fn some(&self, file: &FileRef, need: &Arc<Need>) -> Result<Arrival, Failure> {
         let claim = need.open().first().and_then(|first| need.claim(*first, 1));
         match claim {
+            Some(_claim) if self.stuck.load(Ordering::SeqCst) => std::future::pending().await,
             Some(claim) => self.give(file, claim.run().start).await,
             None => Ok(Arrival::Kept(0..0)),
         }
@@ -95,6 +102,7 @@ fn bench(limit_bytes: u64, read_timeout: Duration) -> Bench {
         gate: Semaphore::new(64),
         failure: Mutex::default(),
         silent: AtomicBool::new(false),
+        stuck: AtomicBool::new(false),
         asks: Notify::new(),
     });
     let fetcher = Fetcher::new(store, source.clone(), FetchConfig { read_timeout });
@@ -234,6 +242,25 @@ async fn a_full_store_serves_readers_without_keeping() {
         assert_eq!(bytes, content()[at as usize..at as usize + 100]);
     }
     assert!(bench.fetcher.store().used_bytes() <= 2 * PIECE_BYTES);
+}
+
+/// A reader in order waits for pieces that the background has under way: from a peer that had gone silent it
+/// waited until the connection was given up.
+#[tokio::test(start_paused = true)]
+async fn a_reader_does_not_wait_long_for_a_background_run() {
+    let bench = plenty();
+    bench.source.stuck.store(true, Ordering::SeqCst);
+    let open = bench.fetcher.open(file()).expect("a file");
+    open.run_ahead();
+    let started = Instant::now();
+    for index in 0..5 {
+        open.read(index * PIECE_BYTES, 4096).await.expect("bytes");
+    }
+    assert!(
+        open.need.is_claimed(4),
+        "the background still has it under way"
+    );
+    assert!((1..=3).contains(&started.elapsed().as_secs()));
 }
 
 /// A killed reader's request must not go on for ever: its flight ends with the last who waits.
