@@ -26,12 +26,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// Pieces that background runs may have under way at once in a process: 4 runs of up to 4 MiB.
 pub const BULK_SLOTS: usize = 4;
 /// Demanded pieces under way at once in a process; more wait in line. 32 MiB.
 pub const DEMAND_SLOTS: usize = 32;
+
+/// Who wants a whole file asks for single pieces only when nothing has come for this long: asked for in order
+/// by all nodes at once, the first pieces leave the seed again and again instead of the others.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// How reads behave.
 #[derive(Clone, Debug)]
@@ -419,11 +423,15 @@ impl OpenFile {
     /// Fetches the whole file and waits until the hub's digest has confirmed it.
     pub async fn complete(&self) -> Result<(), ReadError> {
         self.admitted().await?;
+        let mut changes = self.cached.changes();
         self.fetch_all();
-        for index in 0..self.file.geometry().pieces() {
-            if !self.cached.has(index)
-                && let Some(_passed) = self.wait_for(index).await?
+        while let Some(index) = self.cached.have().not().iter().next() {
+            if let Ok(Ok(())) = timeout(IDLE, changes.changed()).await
+                && self.state() != State::Revoked
             {
+                continue;
+            }
+            if let Some(_passed) = self.wait_for(index).await? {
                 let source = StoreError::NoRoom {
                     dir: self.fetcher.store.dir().to_owned(),
                     bytes: self.file.size,
@@ -443,8 +451,8 @@ impl OpenFile {
                 State::Revoked => return Err(ReadError::Revoked { path: self.path() }),
                 State::Partial | State::Whole => {}
             }
-            let timeout = self.fetcher.config.read_timeout;
-            if tokio::time::timeout(timeout, changes.changed())
+            let limit = self.fetcher.config.read_timeout;
+            if tokio::time::timeout(limit, changes.changed())
                 .await
                 .is_err()
             {
@@ -453,7 +461,7 @@ impl OpenFile {
                 return Err(ReadError::Timeout {
                     path: self.path(),
                     piece,
-                    seconds: timeout.as_secs(),
+                    seconds: limit.as_secs(),
                     cause,
                 });
             }
