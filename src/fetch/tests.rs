@@ -5,7 +5,7 @@ use crate::model::{Digest, Geometry, PIECE_BYTES};
 use crate::source::Arrival;
 use crate::store::StoreConfig;
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::Notify;
 
 const SIZE: u64 = 40 * PIECE_BYTES + 77;
@@ -26,6 +26,7 @@ struct Counting {
     silent: AtomicBool,
     /// Background runs never end.
     stuck: AtomicBool,
+    demanded: AtomicU32,
     asks: Notify,
 }
 
@@ -65,6 +66,7 @@ impl Counting {
 #[async_trait]
 impl Source for Counting {
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
+        self.demanded.fetch_add(1, Ordering::SeqCst);
         self.give(file, index).await
     }
 
@@ -103,6 +105,7 @@ fn bench(limit_bytes: u64, read_timeout: Duration) -> Bench {
         failure: Mutex::default(),
         silent: AtomicBool::new(false),
         stuck: AtomicBool::new(false),
+        demanded: AtomicU32::new(0),
         asks: Notify::new(),
     });
     let fetcher = Fetcher::new(store, source.clone(), FetchConfig { read_timeout });
@@ -188,6 +191,8 @@ async fn fetch_all_completes_a_file_without_a_reader() {
     open.complete().await.expect("all pieces and the verdict");
     assert_eq!(open.present_bytes(), SIZE);
     assert_eq!(bench.source.asked(), (0..41).collect::<Vec<_>>());
+    let demanded = bench.source.demanded.load(Ordering::SeqCst);
+    assert_eq!(demanded, 0, "nobody waits for a piece of it");
 }
 
 #[tokio::test(start_paused = true)]
