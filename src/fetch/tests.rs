@@ -75,7 +75,8 @@ impl Source for Counting {
     }
 
     async fn some(&self, file: &FileRef, need: &Arc<Need>) -> Result<Arrival, Failure> {
-        let claim = need.open().first().and_then(|first| need.claim(*first, 1));
+        // Not in order, as a swarm brings them.
+        let claim = need.open().last().and_then(|last| need.claim(*last, 1));
         match claim {
             Some(_claim) if self.stuck.load(Ordering::SeqCst) => std::future::pending().await,
             Some(claim) => self.give(file, claim.run().start).await,
