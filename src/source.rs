@@ -11,6 +11,7 @@ use crate::model::{
 use async_trait::async_trait;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -72,6 +73,12 @@ pub trait Source: Send + Sync + 'static {
     /// Who can be asked at this moment, from memory.
     fn reach(&self) -> Reach {
         Reach::default()
+    }
+
+    /// How long a piece under way in the background may take before a reader that waits for it asks for it
+    /// too. A source that reads the hub never asks twice.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(u32::MAX.into())
     }
 
     /// Asks whether the file's repository holds what its listing states, before a byte that is here through

@@ -13,6 +13,7 @@ use crate::store::CacheFile;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, timeout_at};
 
 /// The flights of one file.
 pub struct Flights {
@@ -153,8 +154,10 @@ impl Flights {
     }
 
     async fn bring_once(&self, index: u32) -> Landing {
-        let Some(_claim) = self.claim(index).await else {
-            return Ok(None);
+        let _claim = match self.claim(index).await {
+            Claimed::Here => return Ok(None),
+            Claimed::Ours(claim) => Some(claim),
+            Claimed::Late => None,
         };
         let _slot = self.slots.acquire().await;
         let arrival = self.source.piece(&self.file, index).await?;
@@ -165,18 +168,30 @@ impl Flights {
         })
     }
 
-    /// Claims the piece, waiting for a background run that has it under way. `None` when it is here.
-    async fn claim(&self, index: u32) -> Option<crate::source::Claim> {
+    /// Claims the piece, waiting for a background run that has it under way, but not for a slow one.
+    async fn claim(&self, index: u32) -> Claimed {
+        let late = Instant::now() + self.source.patience();
         loop {
             let mut changed = std::pin::pin!(self.need.changed());
             changed.as_mut().enable();
             if self.cached.has(index) {
-                return None;
+                return Claimed::Here;
             }
             if let Some(claim) = self.need.claim_demand(index) {
-                return Some(claim);
+                return Claimed::Ours(claim);
             }
-            changed.await;
+            if timeout_at(late, changed).await.is_err() {
+                METRICS.piece_requests.with_label_values(&["hedged"]).inc();
+                return Claimed::Late;
+            }
         }
     }
+}
+
+/// Who brings a piece.
+enum Claimed {
+    Here,
+    Ours(crate::source::Claim),
+    /// A background run that takes unusually long: its piece is asked for once more.
+    Late,
 }

@@ -8,6 +8,10 @@ use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Who wants a whole file asks for single pieces only when nothing has come for this long: asked for in order
+/// by all nodes at once, the first pieces leave the seed again and again instead of the others.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// Cheap; any number may read one file, each in its own manner.
 pub struct Reader {
     pub open: Arc<OpenFile>,
@@ -45,11 +49,14 @@ impl OpenFile {
     /// Fetches the whole file and waits until the hub's digest has confirmed it.
     pub async fn complete(&self, timeout: Duration) -> Result<(), ReadError> {
         self.admitted(timeout).await?;
+        let mut changes = self.cached.changes();
         self.fetch_all();
-        for index in 0..self.file.geometry().pieces() {
-            if !self.cached.has(index)
-                && let Some(_passed) = self.wait_for(index, timeout).await?
-            {
+        while let Some(index) = self.cached.have().not().iter().next() {
+            let is_moving = tokio::time::timeout(IDLE.min(timeout), changes.changed()).await;
+            if is_moving.is_ok() && self.state() != State::Revoked {
+                continue;
+            }
+            if let Some(_passed) = self.wait_for(index, timeout).await? {
                 let source = StoreError::NoRoom {
                     dir: self.fetcher.store.dir().to_owned(),
                     bytes: self.file.size,

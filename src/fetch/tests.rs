@@ -5,7 +5,7 @@ use crate::model::{Digest, Geometry, PIECE_BYTES, Verify};
 use crate::source::Arrival;
 use crate::store::StoreConfig;
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tokio::sync::Notify;
 
 /// For reads that end long before.
@@ -26,6 +26,9 @@ struct Counting {
     gate: Semaphore,
     failure: Mutex<Option<Failure>>,
     silent: AtomicBool,
+    /// Background runs never end.
+    stuck: AtomicBool,
+    demanded: AtomicU32,
     asks: Notify,
 }
 
@@ -65,12 +68,19 @@ impl Counting {
 #[async_trait]
 impl Source for Counting {
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
+        self.demanded.fetch_add(1, Ordering::SeqCst);
         self.give(file, index).await
     }
 
+    fn patience(&self) -> Duration {
+        Duration::from_secs(1)
+    }
+
     async fn some(&self, file: &FileRef, need: &Arc<Need>) -> Result<Arrival, Failure> {
-        let claim = need.open().first().and_then(|first| need.claim(*first, 1));
+        // Not in order, as a swarm brings them.
+        let claim = need.open().last().and_then(|last| need.claim(*last, 1));
         match claim {
+            Some(_claim) if self.stuck.load(Ordering::SeqCst) => std::future::pending().await,
             Some(claim) => self.give(file, claim.run().start).await,
             None => Ok(Arrival::Kept(0..0)),
         }
@@ -107,6 +117,8 @@ fn bench(limit_bytes: u64) -> Bench {
         gate: Semaphore::new(64),
         failure: Mutex::default(),
         silent: AtomicBool::new(false),
+        stuck: AtomicBool::new(false),
+        demanded: AtomicU32::new(0),
         asks: Notify::new(),
     });
     let fetcher = Fetcher::new(store, source.clone(), FetchConfig::default());
@@ -194,6 +206,8 @@ async fn fetch_all_completes_a_file_without_a_reader() {
         .expect("all pieces and the verdict");
     assert_eq!(open.present_bytes(), SIZE);
     assert_eq!(bench.source.asked(), (0..41).collect::<Vec<_>>());
+    let demanded = bench.source.demanded.load(Ordering::SeqCst);
+    assert_eq!(demanded, 0, "nobody waits for a piece of it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -284,6 +298,27 @@ async fn a_full_store_serves_readers_without_keeping() {
         assert_eq!(bytes, content()[at as usize..at as usize + 100]);
     }
     assert!(bench.fetcher.store().used_bytes() <= 2 * PIECE_BYTES);
+}
+
+/// A reader in order waits for pieces that the background has under way: from a peer that had gone silent it
+/// waited until the connection was given up.
+#[tokio::test(start_paused = true)]
+async fn a_reader_does_not_wait_long_for_a_background_run() {
+    let bench = plenty();
+    bench.source.stuck.store(true, Ordering::SeqCst);
+    let open = bench.fetcher.open(file()).expect("a file");
+    open.run_ahead();
+    let started = Instant::now();
+    for index in 0..5 {
+        open.read(index * PIECE_BYTES, 4096, WAIT)
+            .await
+            .expect("bytes");
+    }
+    assert!(
+        open.need.is_claimed(4),
+        "the background still has it under way"
+    );
+    assert!((1..=3).contains(&started.elapsed().as_secs()));
 }
 
 /// A killed reader's request must not go on for ever: its flight ends with the last who waits.

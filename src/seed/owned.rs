@@ -192,8 +192,17 @@ impl Origin for OwnedOrigin {
         }
     }
 
+    /// Only what this seed owns already: a wish that may be heard is no reason to ask the others.
     fn announce(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure> {
-        self.shared.ingest.announce(file, need)
+        let Shared { ingest, owners, .. } = &*self.shared;
+        if !owners.is_mine(file.key) {
+            return Ok(());
+        }
+        let (rest, _) = self.split(&*ingest.cached(file)?, need);
+        match rest.is_empty() {
+            true => Ok(()),
+            false => ingest.announce(file, &rest),
+        }
     }
 
     async fn any(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure> {

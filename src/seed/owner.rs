@@ -70,10 +70,15 @@ impl Owners {
     /// The owner of a file. Becomes it when nobody else is. Fails while a seed that may be the owner is
     /// silent and not given up.
     pub async fn owner(&self, key: FileKey) -> Result<Owner, Failure> {
-        if self.fellows.is_alone() || self.claimed_at(key).is_some() || self.is_final(key) {
+        if self.is_mine(key) || self.is_final(key) {
             return Ok(Owner::Me);
         }
         self.answers.get(key, || self.ask(key)).await
+    }
+
+    /// Whether this seed may read a file from its hub without asking anybody.
+    pub fn is_mine(&self, key: FileKey) -> bool {
+        self.fellows.is_alone() || self.claimed_at(key).is_some()
     }
 
     /// Since when this seed owns a file.

@@ -147,19 +147,35 @@ impl Demand<'_> {
             .inspect(|_| count("seed"))
     }
 
-    /// A holder that cannot help sends us back to the seed, which then gives the piece itself.
+    /// A holder that cannot help has the piece on its way: somebody will tell of it. Only when that takes
+    /// unusually long we come back to the seed, which then gives the piece itself.
     async fn ask_holder(&self, holder: Arc<str>) -> Result<Arrival, Again> {
         let is_out = self.swarm.peers.standing(&holder) == Standing::Out;
         let is_usable = self.cache.hash(self.index).is_some() && !is_out;
-        match is_usable {
-            true => self.ask_peer(&holder).await.map_err(|again| Again {
-                after: Duration::ZERO,
-                ..again
-            }),
-            false => Err(Again {
-                after: Duration::ZERO,
-                ..not_connected(&holder)
-            }),
+        let outcome = match is_usable {
+            true => self.ask_peer(&holder).await,
+            false => Err(not_connected(&holder)),
+        };
+        if outcome.is_err() {
+            let _ = timeout(self.swarm.peers.unusual(), self.told_of()).await;
+        }
+        outcome.map_err(|again| Again {
+            after: Duration::ZERO,
+            ..again
+        })
+    }
+
+    /// Returns when a neighbour tells of the piece, or it is here.
+    async fn told_of(&self) {
+        let mut news = self.swarm.availability.changes();
+        let is_told = || {
+            let availability = &self.swarm.availability;
+            availability.with(self.file.key, |holdings| holdings.count(self.index) > 0)
+        };
+        while !is_told() && !self.cache.has(self.index) {
+            if news.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

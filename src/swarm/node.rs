@@ -16,6 +16,7 @@ use super::planner::Giver;
 use super::provider::NodeProvider;
 use super::recent::Recent;
 use super::remote::{RemoteSeed, no_seed, rank};
+use super::request::RUN_PIECES_MAX;
 use super::server::PieceServer;
 use super::slots::{Class, Slots};
 use super::v1::{self, peer_server::PeerServer, to_seed::Message};
@@ -330,6 +331,12 @@ impl Source for Swarm {
             seeds: self.links.len(),
             connected: self.links.iter().filter(connected).count(),
         }
+    }
+
+    /// A run is up to four pieces, and the wanted one may be its last.
+    fn patience(&self) -> Duration {
+        let run = self.peers.unusual() * RUN_PIECES_MAX;
+        run.min(PATIENCE / 2)
     }
 
     async fn admit(&self, file: &FileRef) -> Result<(), Failure> {

@@ -337,9 +337,12 @@ mod tests {
 
     #[test]
     fn behind_the_window_the_rarest_goes_first() {
-        let (a, b) = (bits([40, 41]), bits([40]));
-        let givers = [giver(&1, &a, 0.1), giver(&2, &b, 0.1)];
-        assert_eq!(wants(0..50).next(&givers, |_| true), peer(1, 41..42));
+        for (rare, common) in [(40, 41), (41, 40)] {
+            let (a, b) = (bits([rare, common]), bits([common]));
+            let givers = [giver(&1, &a, 0.1), giver(&2, &b, 0.1)];
+            let next = wants(0..50).next(&givers, |_| true);
+            assert_eq!(next, peer(1, rare..rare + 1));
+        }
     }
 
     #[test]

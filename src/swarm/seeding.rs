@@ -131,6 +131,12 @@ impl SeedProvider {
         loop {
             let have = cache.have();
             let (here, missing) = (need.and(&have), need.minus(&have));
+            if !missing.is_empty() {
+                // Else the hub is not read while what is here goes out, and the link from it lies idle.
+                self.origin
+                    .announce(file, &missing)
+                    .map_err(Refusal::Failed)?;
+            }
             let fresh = here.and(&ledger.fresh(file.key, need.len()));
             let gift = ledger.choose(file.key, &request.node, &fresh, request.run_max);
             let gift = match gift {

@@ -78,9 +78,19 @@ struct MemoryOrigin {
     store: Store,
     content: Bytes,
     reads: AtomicU64,
+    announced: AtomicU64,
 }
 
 impl MemoryOrigin {
+    fn new(store: &Store, content: &Bytes) -> MemoryOrigin {
+        MemoryOrigin {
+            store: store.clone(),
+            content: content.clone(),
+            reads: AtomicU64::new(0),
+            announced: AtomicU64::new(0),
+        }
+    }
+
     fn bring(&self, file: &FileRef, index: u32) {
         let cache = self.store.file(file.key, file.size).expect("a file");
         let range = file.geometry().bytes(index);
@@ -105,6 +115,7 @@ impl Origin for MemoryOrigin {
     }
 
     fn announce(&self, _: &FileRef, _: &Bitfield) -> Result<(), Failure> {
+        self.announced.fetch_add(1, Ordering::SeqCst);
         Ok(())
     }
 
@@ -224,11 +235,7 @@ async fn seed(content: &Bytes, shutdown: &CancellationToken) -> Seed {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tracker.set_piece_addr(([0, 0, 0, 0], port).into());
-    let origin = Arc::new(MemoryOrigin {
-        store: folder.store.clone(),
-        content: content.clone(),
-        reads: AtomicU64::new(0),
-    });
+    let origin = Arc::new(MemoryOrigin::new(&folder.store, content));
     let inner = Arc::new(SeedProvider::new(tracker.clone(), origin.clone()));
     let given = Arc::new(Counting {
         inner,
@@ -320,11 +327,7 @@ async fn until(what: &str, is_true: impl Fn() -> bool) {
 /// A node's provider over a store that holds all of `content`.
 fn full_provider(content: &Bytes) -> (Folder, FileRef, Arc<dyn Provider>) {
     let (folder, file) = (folder(), file_ref(content));
-    let origin = MemoryOrigin {
-        store: folder.store.clone(),
-        content: content.clone(),
-        reads: AtomicU64::new(0),
-    };
+    let origin = MemoryOrigin::new(&folder.store, content);
     let cache = folder.store.file(file.key, file.size).expect("a file");
     (0..file.geometry().pieces()).for_each(|index| origin.bring(&file, index));
     drop(cache);
@@ -462,6 +465,8 @@ async fn nodes_that_start_at_once_share_what_the_seed_gives_about_once() {
     }
     let given = seed.given.given.load(Ordering::SeqCst);
     println!("the seed gave {given} pieces");
+    let announced = seed.origin.announced.load(Ordering::SeqCst);
+    assert!(announced > 0, "the hub is read while what is here goes out");
     assert_eq!(seed.origin.reads.load(Ordering::SeqCst), 41);
     assert!(
         (41..=62).contains(&given),
@@ -659,15 +664,52 @@ async fn the_third_asker_of_a_wanted_piece_is_sent_to_a_holder_and_may_come_back
     shutdown.cancel();
 }
 
+/// A crowd of readers in order was given each first piece again and again, for nobody had it whole yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_sent_to_a_holder_waits_for_its_copy_before_the_seed_gives_another() {
+    let (content, shutdown) = (content(3 * PIECE_BYTES), CancellationToken::new());
+    let (seed, file) = (seed(&content, &shutdown).await, file_ref(&content));
+    let (a, c) = (
+        node("a", &[&seed.addr], &shutdown).await,
+        node("c", &[&seed.addr], &shutdown).await,
+    );
+    a.swarm.open(&file).expect("an interest");
+    c.swarm.piece(&file, 0).await.expect("a piece");
+    until("c knows a", || {
+        c.swarm.availability.with(file.key, |has| !has.is_empty())
+    })
+    .await;
+    // Twice to a, which has lost it both times.
+    for _ in 0..2 {
+        let ask = client::AnyAsk {
+            wanted: Some(1),
+            tried: true,
+            run_max: 1,
+            need: &[],
+        };
+        let bytes = PIECE_BYTES as usize;
+        raw(&seed.addr, &request::print_any(file.key, &ask, "a"), bytes).await;
+    }
+    let hash = file
+        .geometry()
+        .hash(1, &content[PIECE_BYTES as usize..][..PIECE_BYTES as usize]);
+    c.cache(&file).learn(1, &[hash]);
+    let given = seed.given.given.load(Ordering::SeqCst);
+    let brought = async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        MemoryOrigin::new(&a.folder.store, &content).bring(&file, 1);
+    };
+    let (piece, ()) = tokio::join!(c.swarm.piece(&file, 1), brought);
+    piece.expect("from a");
+    assert_eq!(seed.given.given.load(Ordering::SeqCst), given);
+    shutdown.cancel();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_seed_server_serves_a_node_on_two_ports_and_ends_at_shutdown() {
     let (content, shutdown) = (content(PIECE_BYTES + 1), CancellationToken::new());
     let (folder, file) = (folder(), file_ref(&content));
-    let origin = Arc::new(MemoryOrigin {
-        store: folder.store.clone(),
-        content: content.clone(),
-        reads: AtomicU64::new(0),
-    });
+    let origin = Arc::new(MemoryOrigin::new(&folder.store, &content));
     let control = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let pieces = TcpListener::bind("0.0.0.0:0").await.expect("a port");
     let addr = control.local_addr().expect("an address").to_string();

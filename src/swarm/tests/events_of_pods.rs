@@ -88,6 +88,7 @@ async fn a_seed_ends_while_nodes_and_controllers_listen() {
         store: folder.store.clone(),
         content: content(1),
         reads: AtomicU64::new(0),
+        announced: AtomicU64::new(0),
     });
     let listen = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (control, pieces) = (listen().await, listen().await);

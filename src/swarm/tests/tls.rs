@@ -90,6 +90,7 @@ async fn secure_seed(certificates: &Certificates) -> SecureSeed {
         store: folder.store.clone(),
         content: content.clone(),
         reads: AtomicU64::new(0),
+        announced: AtomicU64::new(0),
     });
     let control = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let pieces = TcpListener::bind("127.0.0.1:0").await.expect("a port");
