@@ -124,6 +124,12 @@ pub trait Origin: Send + Sync + 'static {
     /// Reads a piece without keeping it, for a store that has no room.
     async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure>;
 
+    /// Whether this process reads the file from its hub, and so may be asked by other seeds.
+    fn owns(&self, key: FileKey) -> bool {
+        let _ = key;
+        true
+    }
+
     /// Before pieces are given away: whoever may have to go on with this file has their hashes.
     async fn vouch(&self, file: &FileRef, run: &Range<u32>) {
         let _ = (file, run);

@@ -42,6 +42,7 @@ mod wishes;
 pub use events::Relay;
 pub use ledger::Ledger;
 pub use node::{Swarm, SwarmConfig};
+pub use recent::Recent;
 pub use remote::RemoteCatalog;
 pub use seeding::SeedProvider;
 pub use server::PieceServer;

@@ -1,6 +1,7 @@
 //! Several seeds: who reads a file, who goes on with it when that one dies, and what it costs the hub.
 
 use model_p2p::testing::cluster::{Cluster, HubProcess, Node, Seed};
+use model_p2p::testing::kubelet::Kubelet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -92,6 +93,25 @@ impl Swarm {
         panic!("no seed reads the hub");
     }
 
+    /// A new node publishes the one volume that all share; the names in it.
+    async fn publish_same(&mut self, name: &str) -> Vec<String> {
+        let node = self.cluster.node_of(name, &self.seeds).await;
+        let target = node.target("pod");
+        let model = format!("hf://{REPO}");
+        let publish = |kubelet: Kubelet| {
+            let (model, target) = (model.clone(), target.clone());
+            async move {
+                kubelet
+                    .publish_inline("csi-same", &[("model", &model)], None, &target)
+                    .await
+            }
+        };
+        node.until_done(publish).await;
+        let names = names(&target);
+        self.nodes.push(node);
+        names
+    }
+
     async fn given(&self) -> u64 {
         self.hub.cost(REPO).await.given
     }
@@ -126,6 +146,10 @@ async fn three_seeds_read_the_hub_as_one() {
 
 async fn owner_killed_at(percent: u64) {
     let mut swarm = swarm(2, 4, 40 * MIB).await;
+    kill_owner_at(&mut swarm, percent).await;
+}
+
+async fn kill_owner_at(swarm: &mut Swarm, percent: u64) {
     swarm.until_given(SIZE * percent / 100).await;
     let owner = swarm.owner().await;
     swarm.seeds[owner].process.kill();
@@ -152,6 +176,47 @@ async fn an_owner_killed_at_half_is_replaced_by_the_other_seed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_owner_killed_at_nine_tenths_is_replaced_by_the_other_seed() {
     owner_killed_at(90).await;
+}
+
+/// What nodes gave back counted as read ahead: with another seed alive the new owner read on piece by piece.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_three_seeds_the_next_owner_reads_on_in_runs() {
+    let mut swarm = swarm(3, 3, 40 * MIB).await;
+    let before = swarm.hub.cost(REPO).await.requests;
+    kill_owner_at(&mut swarm, 50).await;
+    let requests = swarm.hub.cost(REPO).await.requests - before;
+    assert!(
+        requests < 96,
+        "{requests} requests for {} pieces",
+        SIZE / MIB
+    );
+}
+
+/// The first pin of a volume is kept by every seed: whichever dies, the branch may move meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_keeps_its_commit_whichever_seed_dies() {
+    let mut swarm = swarm(2, 0, 40 * MIB).await;
+    swarm.publish_same("before").await;
+    swarm.hub.move_branch(REPO).await;
+    for (dead, alive) in [(0, 1), (1, 0)] {
+        swarm.seeds[dead].process.kill();
+        let files = swarm.publish_same(&format!("with-{alive}")).await;
+        assert_eq!(files, ["model.bin"], "seed {dead} is dead");
+        swarm.seeds[dead].process.restart().await;
+    }
+    // What a volume of its own gets.
+    let node = swarm.cluster.node_of("new", &swarm.seeds).await;
+    let target = node.publish("pod", &format!("hf://{REPO}@refs/pr/1")).await;
+    assert_eq!(names(&target), ["model.bin", "moved.txt"]);
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).expect("a folder").flatten();
+    let mut names: Vec<_> = entries
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
 }
 
 /// A seed that comes back does not read what another one has taken over meanwhile.

@@ -6,7 +6,7 @@
 //! [`Permissions`]. With the hub unreachable, the last known commit of a branch serves those who may read it then.
 
 use super::answers::Answers;
-use super::fellows::Fellows;
+use super::fellows::{Fellow, Fellows};
 use super::ingest::HubSet;
 use super::permissions::Permissions;
 use crate::hub::HubError;
@@ -63,10 +63,29 @@ impl LocalCatalog {
         }
     }
 
+    /// Keeps a first pin at all seeds. They are asked in one order, so that of two pins for one volume, made at
+    /// the same time at two seeds, both come to keep the same.
+    async fn offer(&self, volume: &str, pin: Pin) -> Result<Pin, Failure> {
+        let Some(fellows) = &self.fellows else {
+            return self.keep_volume(volume, &pin);
+        };
+        let named = |fellow: &Arc<Fellow>| Some((fellow.name()?, fellow.clone()));
+        let mut others: Vec<_> = fellows.answering().filter_map(named).collect();
+        others.sort_by(|a, b| a.0.cmp(&b.0));
+        let first = others.first().filter(|(name, _)| *name < fellows.me);
+        let kept = match first {
+            Some((_, fellow)) => fellow.volume(volume, Some(pin.to_string())).await.ok(),
+            None => None,
+        };
+        let kept = kept.flatten().and_then(|pin| pin.parse().ok());
+        let pin = self.keep_volume(volume, &kept.unwrap_or(pin))?;
+        let _ = self.ask_fellows(volume, Some(&pin)).await;
+        Ok(pin)
+    }
+
     /// What another seed keeps for a volume, after it was offered `pin`. Who does not answer is passed over.
     async fn ask_fellows(&self, volume: &str, pin: Option<&Pin>) -> Option<Pin> {
-        let others = self.fellows.iter().flat_map(|fellows| fellows.others());
-        let up = others.filter(|fellow| fellow.is_up());
+        let up = self.fellows.iter().flat_map(|fellows| fellows.answering());
         let asked = up.map(|fellow| fellow.volume(volume, pin.map(ToString::to_string)));
         let answers = futures::future::join_all(asked).await;
         answers
@@ -181,9 +200,7 @@ impl Catalog for LocalCatalog {
             return self.keep_volume(volume, &pin);
         }
         let pin = self.resolve_branch(reference, token).await?;
-        let pin = self.keep_volume(volume, &pin)?;
-        let _ = self.ask_fellows(volume, Some(&pin)).await;
-        Ok(pin)
+        self.offer(volume, pin).await
     }
 
     async fn volume(&self, volume: &str, pin: Option<&Pin>) -> Result<Option<Pin>, Failure> {

@@ -7,13 +7,14 @@
 use crate::model::{Bitfield, Failure, FileKey};
 use crate::store::CacheFile;
 use crate::swarm::remote::RemoteSeed;
+use crate::swarm::session::{HASHES_MAX, runs};
 use crate::swarm::v1;
 use crate::tls::TlsDir;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -46,6 +47,8 @@ struct Standing {
     lost_since: Option<Instant>,
     /// Its port was closed when it was last called.
     refused: bool,
+    /// It answers since the last heartbeat, and did not before.
+    is_back: bool,
     kept: HashMap<FileKey, Bitfield>,
 }
 
@@ -55,6 +58,7 @@ impl Fellow {
             name: None,
             lost_since: Some(Instant::now()),
             refused: false,
+            is_back: false,
             kept: HashMap::new(),
         };
         Fellow {
@@ -89,22 +93,13 @@ impl Fellow {
     ) -> Result<T, Status> {
         let answer = timeout(ANSWER_MAX, call).await;
         let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer in 1 s")));
-        let mut standing = self.lock();
-        match &answer {
-            Ok(_) => standing.lost_since = None,
-            Err(status) => {
-                standing.refused = is_refusal(status);
-                let now = Instant::now();
-                standing.lost_since.get_or_insert(now);
-            }
-        }
+        self.lock().heard(answer.as_ref().err());
         answer.map(tonic::Response::into_inner)
     }
 
     /// What it says about a file; without a key only who it is.
-    pub async fn ownership(&self, me: &str, key: Option<FileKey>) -> Result<Bid, Status> {
+    pub async fn ownership(&self, key: Option<FileKey>) -> Result<Bid, Status> {
         let request = v1::OwnershipRequest {
-            seed: me.to_owned(),
             key: key.map(|key| key.0.to_vec()).unwrap_or_default(),
         };
         let reply = self.call(self.remote.fellow().ownership(request)).await?;
@@ -116,22 +111,23 @@ impl Fellow {
         })
     }
 
-    /// Tells it every hash of a file that it has not been told; returns when it has kept them.
-    async fn keep(&self, me: &str, file: &CacheFile) -> Result<(), Status> {
-        let pieces = file.geometry().pieces();
-        let here = file.have();
-        let told = self.lock().kept.get(&file.key()).cloned();
-        let new = told.map_or(here.clone(), |told| here.minus(&told));
-        if new.is_empty() {
-            return Ok(());
-        }
+    /// Tells it every hash of a file that it has not been told, unless it has those of `run`; returns when it
+    /// has kept them.
+    async fn keep(&self, file: &CacheFile, run: &Range<u32>) -> Result<(), Status> {
+        let new = {
+            let standing = self.lock();
+            let told = standing.kept.get(&file.key());
+            if told.is_some_and(|told| run.clone().all(|index| told.get(index))) {
+                return Ok(());
+            }
+            told.map_or_else(|| file.have(), |told| file.have().minus(told))
+        };
         let indices: Vec<u32> = new.iter().collect();
-        for some in indices.chunks(crate::swarm::session::HASHES_MAX) {
+        for some in indices.chunks(HASHES_MAX) {
             let request = v1::KeepRequest {
-                seed: me.to_owned(),
                 key: file.key().0.to_vec(),
                 size: file.geometry().size,
-                runs: crate::swarm::session::runs(file, some),
+                runs: runs(file, some),
             };
             self.call(self.remote.fellow().keep(request)).await?;
         }
@@ -140,8 +136,7 @@ impl Fellow {
             standing.kept.clear();
         }
         let kept = standing.kept.entry(file.key());
-        let kept = kept.or_insert_with(|| Bitfield::new(pieces));
-        new.iter().for_each(|index| kept.set(index, true));
+        kept.or_insert_with(|| Bitfield::new(new.len())).add(&new);
         Ok(())
     }
 
@@ -156,6 +151,26 @@ impl Fellow {
         };
         let reply = self.call(self.remote.fellow().volume(request)).await?;
         Ok(reply.pin)
+    }
+}
+
+impl Standing {
+    /// Notes whether it answered. An error that it states itself is an answer.
+    fn heard(&mut self, error: Option<&Status>) {
+        use tonic::Code::{Cancelled, DeadlineExceeded, Unavailable, Unknown};
+        let silent = [Cancelled, DeadlineExceeded, Unavailable, Unknown];
+        match error.filter(|status| silent.contains(&status.code())) {
+            Some(status) => {
+                self.refused = is_refusal(status);
+                self.lost_since.get_or_insert_with(Instant::now);
+            }
+            None if self.lost_since.take().is_some() => {
+                self.is_back = true;
+                // It may have started anew.
+                self.kept.clear();
+            }
+            None => {}
+        }
     }
 }
 
@@ -195,6 +210,14 @@ impl Fellows {
         self.others.iter().filter(move |fellow| !is_me(fellow))
     }
 
+    /// Who is to be asked now: all but those for whom one would wait in vain. Who has a closed port says so at
+    /// once, and may have opened it since.
+    pub fn answering(&self) -> impl Iterator<Item = &Arc<Fellow>> {
+        let is_quick = |fellow: &Fellow| fellow.lock().refused;
+        self.others()
+            .filter(move |fellow| is_quick(fellow) || !self.is_silent(fellow))
+    }
+
     pub fn is_alone(&self) -> bool {
         self.others().next().is_none()
     }
@@ -214,22 +237,18 @@ impl Fellows {
         }
     }
 
-    /// Keeps every fellow's standing up to date; `regained` is told who is back.
-    pub async fn watch(
-        self: Arc<Fellows>,
-        regained: impl Fn(&Fellow),
-        shutdown: CancellationToken,
-    ) {
+    /// Keeps every fellow's standing up to date, for ever; says so when somebody is back.
+    pub async fn watch(&self, regained: impl Fn()) {
         let mut beat = tokio::time::interval(HEARTBEAT);
-        while shutdown.run_until_cancelled(beat.tick()).await.is_some() {
+        loop {
+            beat.tick().await;
             let others: Vec<_> = self.others().cloned().collect();
             let calls = others.iter().map(|fellow| async {
                 let was_up = fellow.is_up();
-                let answer = fellow.ownership(&self.me, None).await;
-                if answer.is_ok() && !was_up {
-                    fellow.lock().kept.clear();
+                let answer = fellow.ownership(None).await;
+                if std::mem::take(&mut fellow.lock().is_back) {
                     tracing::info!(seed = ?fellow.name(), at = %fellow.remote.name, "another seed is here");
-                    regained(fellow);
+                    regained();
                 } else if was_up && let Err(status) = answer {
                     tracing::warn!(seed = ?fellow.name(), cause = status.message(), "another seed is lost");
                 }
@@ -238,11 +257,44 @@ impl Fellows {
         }
     }
 
-    /// Returns when every seed that answers has the hashes of all that is here of a file. Who does not answer
-    /// is not waited for again until it does.
-    pub async fn keep(&self, file: &CacheFile) {
+    /// Returns when every seed that answers has the hashes of `run`, and of all else that is here of the file.
+    /// Who does not answer is not waited for again until it does.
+    pub async fn keep(&self, file: &CacheFile, run: &Range<u32>) {
         let up = self.others().filter(|fellow| fellow.is_up());
-        let told = up.map(|fellow| fellow.keep(&self.me, file));
-        futures::future::join_all(told).await;
+        futures::future::join_all(up.map(|fellow| fellow.keep(file, run))).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Only the heartbeat used to notice, and any other call that was answered first hid it: the two owners of a
+    /// partition never met.
+    #[tokio::test]
+    async fn a_seed_that_is_back_is_noticed_whoever_calls_it_first() {
+        let remote = RemoteSeed::new("127.0.0.1:1", None).expect("an address");
+        let fellow = Fellow::new(remote);
+        fellow.lock().heard(None);
+        assert!(std::mem::take(&mut fellow.lock().is_back), "seen at first");
+        fellow
+            .lock()
+            .heard(Some(&Status::internal("its disk is full")));
+        assert!(fellow.is_up(), "it answered");
+        fellow.lock().heard(Some(&Status::unavailable("gone")));
+        assert!(!fellow.is_up());
+        fellow.lock().heard(None);
+        fellow.lock().heard(None);
+        assert!(fellow.lock().is_back && fellow.is_up());
+    }
+
+    impl Fellows {
+        /// One other seed that answers.
+        pub fn of_two() -> Fellows {
+            let peers = ["127.0.0.1:1".to_owned()];
+            let fellows = Fellows::new("seed-0", &peers, None).expect("an address");
+            fellows.others[0].lock().heard(None);
+            fellows
+        }
     }
 }

@@ -3,7 +3,7 @@
 use super::owner::Owners;
 use crate::model::{Failure, FailureKind, Pin};
 use crate::source::Catalog;
-use crate::store::Store;
+use crate::swarm::Recent;
 use crate::swarm::failure::status_of;
 use crate::swarm::v1::{self, fellow_server};
 use crate::swarm::wire;
@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status};
 
 pub struct Fellowship {
     pub owners: Arc<Owners>,
-    pub store: Store,
+    /// Files whose hashes come in stay open between two batches.
+    pub files: Recent,
     pub catalog: Arc<dyn Catalog>,
 }
 
@@ -54,7 +55,7 @@ impl fellow_server::Fellow for Fellowship {
         if request.size > crate::model::piece::FILE_BYTES_MAX {
             return Err(malformed());
         }
-        let file = self.store.file(key, request.size);
+        let file = self.files.file(key, request.size);
         let file = file
             .map_err(|error| status_of(&Failure::new(FailureKind::Internal, error.to_string())))?;
         for run in &request.runs {

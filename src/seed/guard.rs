@@ -16,7 +16,7 @@ use tonic::service::Routes;
 const CONTROLLER: [&str; 3] = ["Resolve", "Listing", "Events"];
 
 /// Among seeds: what is said there is believed. Beside it a seed copies as a node does.
-const SEED: [&str; 5] = ["Ownership", "Keep", "Volume", "Session", "Prove"];
+const SEED: [&str; 4] = ["Ownership", "Keep", "Volume", "Session"];
 
 fn may(role: Role, method: &str) -> bool {
     let among_seeds = SEED[..3].contains(&method);

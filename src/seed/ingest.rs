@@ -278,6 +278,7 @@ impl Ingest {
         for index in run.clone() {
             let content = taken.exactly(&mut body, file.geometry().len(index)).await?;
             self.keep(origins, file, index, content).await?;
+            origins.lock().read.set(index, true);
             *pieces += 1;
         }
         Ok(())

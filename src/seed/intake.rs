@@ -62,7 +62,7 @@ impl Intake {
     /// Starts the next bulk request, cut around what is here or under way and of `most` pieces. `None` when
     /// nothing is left to start or enough is under way.
     pub fn start_run(&mut self, have: &Bitfield, most: u32) -> Option<Range<u32>> {
-        if self.bulk_runs == RUNS_MAX || most == 0 {
+        if self.is_busy() || most == 0 {
             return None;
         }
         let open = self.wanted.minus(have);
@@ -73,6 +73,11 @@ impl Intake {
         self.in_flight.push(run.clone());
         self.bulk_runs += 1;
         Some(run)
+    }
+
+    /// As many bulk requests as may be are under way.
+    pub fn is_busy(&self) -> bool {
+        self.bulk_runs == RUNS_MAX
     }
 
     fn next(&self, have: &Bitfield) -> Option<u32> {

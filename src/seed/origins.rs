@@ -3,7 +3,7 @@
 use super::fellows::Fellows;
 use super::ingest::mismatch;
 use super::intake::Intake;
-use crate::model::{Failure, FailureKind};
+use crate::model::{Bitfield, Failure, FailureKind};
 use crate::source::FileRef;
 use crate::store::{CacheFile, State};
 use crate::swarm::Ledger;
@@ -37,10 +37,9 @@ impl Lead {
         if self.fellows.is_alone() || !self.fellows.others().any(|fellow| fellow.is_up()) {
             return u32::MAX;
         }
-        let have = origins.cached.have();
-        let untaken = have
-            .and(&self.ledger.fresh(origins.file.key, have.len()))
-            .count();
+        // What nodes brought back, or an earlier process has read, is held elsewhere or was given before.
+        let fresh = self.ledger.fresh(origins.file.key, reading.read.len());
+        let untaken = reading.read.and(&fresh).count();
         let under_way = reading.intake.in_flight();
         let least = u32::from(reading.waiting > 0 && under_way == 0);
         LEAD_PIECES.saturating_sub(untaken + under_way).max(least)
@@ -57,6 +56,8 @@ pub struct Origins {
 
 pub struct Reading {
     pub intake: Intake,
+    /// Pieces that this process has read from the hub.
+    pub read: Bitfield,
     /// Who asked last: their credential reads.
     pub asker: FileRef,
     pub asked_at: Instant,
@@ -74,6 +75,7 @@ impl Origins {
         let reading = Reading {
             asker: file.clone(),
             intake: Intake::new(file.geometry()),
+            read: Bitfield::new(file.geometry().pieces()),
             asked_at: Instant::now(),
             waiting: 0,
             bulk_running: false,
@@ -110,6 +112,9 @@ impl Origins {
     pub fn next_run(&self, lead: Option<&Lead>) -> Option<(FileRef, Range<u32>)> {
         let room = |reading: &Reading| lead.map_or(u32::MAX, |lead| lead.room(self, reading));
         let mut reading = self.lock();
+        if reading.intake.is_busy() {
+            return None;
+        }
         if reading.waiting == 0 && reading.asked_at.elapsed() > INTEREST {
             reading.intake.want_nothing();
         }
@@ -198,5 +203,60 @@ impl Drop for Waiting<'_> {
         let mut reading = self.0.lock();
         reading.waiting -= 1;
         reading.asked_at = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Digest, Entry, FileKey, PIECE_BYTES, Pin};
+    use crate::store::{Store, StoreConfig};
+
+    fn file() -> FileRef {
+        let pin: Pin = format!("hf://o/n@{}", "a".repeat(40))
+            .parse()
+            .expect("a pin");
+        let (path, size, digest) = ("w".to_owned(), 64 * PIECE_BYTES, Digest::Sha256([7; 32]));
+        let key = FileKey::derive(&pin, &path, size, &digest);
+        FileRef::new(
+            &Arc::new(pin),
+            &Entry {
+                path,
+                size,
+                digest,
+                key,
+            },
+            None,
+        )
+    }
+
+    #[tokio::test]
+    async fn with_another_seed_alive_bulk_stays_sixteen_pieces_ahead_of_what_was_given() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = StoreConfig {
+            dir: dir.path().to_owned(),
+            limit_bytes: Some(1 << 30),
+        };
+        let (store, file, ledger) = (
+            Store::open(&config).expect("a store"),
+            file(),
+            Arc::new(Ledger::default()),
+        );
+        let origins = Origins::new(
+            file.clone(),
+            store.file(file.key, file.size).expect("a file"),
+        );
+        let lead = Lead::new(ledger.clone(), Arc::new(Fellows::of_two()));
+        let room = || lead.room(&origins, &origins.lock());
+        assert_eq!(room(), LEAD_PIECES);
+        (0..10).for_each(|index| origins.lock().read.set(index, true));
+        assert_eq!(room(), LEAD_PIECES - 10);
+        ledger.give(file.key, "node", 0..8, 64).done();
+        assert_eq!(room(), LEAD_PIECES - 2);
+        (10..40).for_each(|index| origins.lock().read.set(index, true));
+        assert_eq!(room(), 0);
+        // Who waits for something else gets it.
+        origins.lock().waiting = 1;
+        assert_eq!(room(), 1);
     }
 }

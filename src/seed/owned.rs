@@ -1,22 +1,24 @@
 //! The origin of one seed among several: files that it owns are read from their hub, others copied from their
 //! owner, and what a lost owner had read is taken from the nodes that hold it.
 //!
-//! A piece whose hash is known and that is not here (an *orphan*) was read by an owner that is gone. Nodes that
-//! hold it give it back. One that nobody holds is read again: for a reader after a second, in which nodes tell
+//! A piece whose hash is known and that is not here (an *orphan*) was read by an owner that is gone, or has
+//! rotted on disk. Nodes that hold it give it back. One that nobody holds is read again: for a reader after a second, in which nodes tell
 //! what they have; in bulk after a minute, in which the lost seed may come back with it.
 
-use super::ingest::Ingest;
+use super::answers::Answers;
+use super::ingest::{Ingest, WHOLE_BYTES_MAX};
 use super::owner::{Owner, Owners};
 use crate::model::{Bitfield, Failure, FailureKind, FileKey, Verified};
 use crate::source::{Arrival, FileRef, Origin, Source};
 use crate::store::CacheFile;
+use crate::swarm::client::TransferError;
 use crate::swarm::{Swarm, Tracker};
 use async_trait::async_trait;
 use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// In which nodes that have lost an owner turn to the next one and say what they hold.
 const INVENTORY: Duration = Duration::from_secs(1);
@@ -24,6 +26,9 @@ const INVENTORY: Duration = Duration::from_secs(1);
 const BULK_GRACE: Duration = Duration::from_secs(60);
 /// Between two looks at what nodes hold, without news from them.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Pieces being copied: what a piece server's requests can ask for, twice.
+const COPIES_MAX: usize = 512;
 
 /// Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +43,7 @@ struct Shared {
     /// This seed as a peer of the others.
     peer: Arc<Swarm>,
     rescued: Mutex<HashSet<FileKey>>,
+    copies: Answers<(FileKey, u32), Option<Verified>>,
 }
 
 impl OwnedOrigin {
@@ -54,6 +60,8 @@ impl OwnedOrigin {
             tracker,
             peer,
             rescued,
+            // Nothing is believed for any time: whoever comes next looks again.
+            copies: Answers::new(Duration::ZERO, COPIES_MAX),
         };
         OwnedOrigin {
             shared: Arc::new(shared),
@@ -91,12 +99,15 @@ impl OwnedOrigin {
         let mut news = tracker.inventories();
         while !cache.has(index) && cache.hash(index).is_some() {
             match tracker.holder(key, index, "") {
-                Some((node, addr)) => {
-                    if let Err(error) = peer.take(&addr, cache, index).await {
+                Some((node, addr)) => match peer.take(&addr, cache, index).await {
+                    // If it is not here now, there is no room for it.
+                    Ok(()) => return cache.has(index),
+                    Err(TransferError::Busy { after }) => sleep(after).await,
+                    Err(error) => {
                         tracing::debug!(%node, piece = index, %error, "an orphan was not given");
                         tracker.lacks(key, index, &node);
                     }
-                }
+                },
                 None if self.owned_for(key) > INVENTORY => return false,
                 None => drop(timeout(LOOK_AGAIN, news.changed()).await),
             }
@@ -129,39 +140,51 @@ impl OwnedOrigin {
 
     async fn bring_home(&self, file: &FileRef, cache: &Arc<CacheFile>) {
         let Shared {
-            tracker, ingest, ..
+            tracker,
+            ingest,
+            owners,
+            ..
         } = &*self.shared;
         let mut news = tracker.inventories();
-        while tracker.is_wanted(file.key) {
+        while tracker.is_wanted(file.key) && owners.is_mine(file.key) {
             let orphans = cache.orphans();
             let held = tracker.held(file.key).map(|held| held.and(&orphans));
             let next = held.and_then(|held| held.iter().next());
             let is_late = self.owned_for(file.key) > BULK_GRACE;
             match (next, orphans.iter().next()) {
                 (_, None) => return ingest.settle(file).await,
-                (Some(index), _) => drop(self.rescue(cache, index).await),
-                (None, Some(index)) if is_late => drop(ingest.demand(file, index).await),
-                (None, _) => drop(timeout(Duration::from_secs(1), news.changed()).await),
+                (Some(index), _) if self.rescue(cache, index).await => {}
+                (None, Some(index)) if is_late && ingest.demand(file, index).await.is_ok() => {}
+                _ => drop(timeout(Duration::from_secs(1), news.changed()).await),
             }
         }
     }
 
+    /// Copies a piece from its owner, one caller at a time: the others then find it here. What there is no room
+    /// for is given to each.
     async fn copy(
         &self,
         file: &FileRef,
         index: u32,
         owner: &str,
     ) -> Result<Option<Verified>, Failure> {
-        self.shared.peer.follow(file, owner)?;
-        match self.shared.peer.piece(file, index).await? {
-            Arrival::Kept(_) => Ok(None),
-            Arrival::Passing(pieces) => Ok(pieces.into_iter().next()),
-        }
+        let shared = &self.shared;
+        let copying = || async {
+            shared.peer.follow(file, owner)?;
+            match shared.peer.piece(file, index).await? {
+                Arrival::Kept(_) => Ok(None),
+                Arrival::Passing(pieces) => Ok(pieces.into_iter().next()),
+            }
+        };
+        shared.copies.get((file.key, index), copying).await
     }
 
     /// What of `need` may be read from the hub now, and a piece that a node can give.
     fn split(&self, cache: &CacheFile, need: &Bitfield) -> (Bitfield, Option<u32>) {
         let orphans = cache.orphans().and(need);
+        if orphans.is_empty() {
+            return (need.clone(), None);
+        }
         let held = self.shared.tracker.held(cache.key());
         let held = held.map(|held| held.and(&orphans));
         let index = held.as_ref().and_then(|held| held.iter().next());
@@ -208,7 +231,9 @@ impl Origin for OwnedOrigin {
     async fn any(&self, file: &FileRef, need: &Bitfield) -> Result<(), Failure> {
         let ingest = &self.shared.ingest;
         if let Owner::Fellow(name) = self.owner(file.key).await? {
-            let copied = match need.iter().next() {
+            // Not all who ask wait for the same piece.
+            let at = rand::random_range(0..need.count().max(1));
+            let copied = match need.iter().nth(at as usize) {
                 Some(index) => self.copy(file, index, &name).await?,
                 None => None,
             };
@@ -245,15 +270,16 @@ impl Origin for OwnedOrigin {
         self.shared.ingest.settle(file).await
     }
 
-    /// The owner's word counts: it has the hub's answer already, or gets it once for all.
+    /// A small file is proven by reading it whole: that is its owner's.
     async fn prove(&self, file: &FileRef) -> Result<(), Failure> {
-        match self.owner(file.key).await? {
-            Owner::Me => self.shared.ingest.prove(file).await,
-            Owner::Fellow(name) => match self.shared.owners.fellows.named(&name) {
-                Some(fellow) => fellow.remote.prove(file).await,
-                None => self.shared.ingest.prove(file).await,
-            },
+        if file.size <= WHOLE_BYTES_MAX && !self.shared.ingest.is_proven(file) {
+            self.demand(file, 0).await?;
         }
+        self.shared.ingest.prove(file).await
+    }
+
+    fn owns(&self, key: FileKey) -> bool {
+        self.shared.owners.is_mine(key) || self.shared.owners.bid(key).claimed
     }
 
     async fn read_through(&self, file: &FileRef, index: u32) -> Result<Verified, Failure> {
@@ -263,13 +289,13 @@ impl Origin for OwnedOrigin {
         }
     }
 
-    async fn vouch(&self, file: &FileRef, _run: &Range<u32>) {
+    async fn vouch(&self, file: &FileRef, run: &Range<u32>) {
         let Shared { owners, ingest, .. } = &*self.shared;
-        if owners.fellows.is_alone() || owners.claimed_at(file.key).is_none() {
+        if owners.claimed_at(file.key).is_none() {
             return;
         }
         if let Ok(cache) = ingest.cached(file) {
-            owners.fellows.keep(&cache).await;
+            owners.fellows.keep(&cache, run).await;
         }
     }
 }

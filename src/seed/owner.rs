@@ -2,7 +2,7 @@
 //!
 //! Before its first origin byte a seed asks all others. A live claim wins, then who holds most pieces, then an
 //! order that hangs on key and name: seeds that got the same answers come to the same owner, without an
-//! election. A claim stays until its process ends. A seed that does not answer may be the owner: its files are
+//! election. A claim stays until its process ends, or another seed turns out to have it. A seed that does not answer may be the owner: its files are
 //! taken over only when it has been silent for three seconds and most nodes have lost it too, or, when a
 //! partition lets nobody know better, by both sides: at most one copy a side. Seeds that find each other again
 //! ask anew, and one of two owners gives up.
@@ -10,12 +10,13 @@
 use super::answers::Answers;
 use super::fellows::{Bid, Fellows};
 use crate::model::{Failure, FailureKind, FileKey};
-use crate::store::{State, Store};
+use crate::store::State;
 use crate::swarm::Tracker;
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 /// How long another seed's claim is believed without asking it again.
@@ -46,20 +47,21 @@ pub fn winner(key: FileKey, bids: &[Bid]) -> Option<&Bid> {
 /// Which files this seed owns, and how it finds out about the others.
 pub struct Owners {
     pub fellows: Arc<Fellows>,
-    store: Store,
     tracker: Arc<Tracker>,
     mine: Mutex<HashMap<FileKey, Instant>>,
     answers: Answers<FileKey, Owner>,
+    /// Somebody is back who may have claimed the same meanwhile.
+    pub doubt: Notify,
 }
 
 impl Owners {
     pub fn new(fellows: Arc<Fellows>, tracker: Arc<Tracker>) -> Owners {
         Owners {
             fellows,
-            store: tracker.store().clone(),
             tracker,
             mine: Mutex::default(),
             answers: Answers::new(OWNER_TTL, ANSWERS_MAX),
+            doubt: Notify::new(),
         }
     }
 
@@ -70,7 +72,7 @@ impl Owners {
     /// The owner of a file. Becomes it when nobody else is. Fails while a seed that may be the owner is
     /// silent and not given up.
     pub async fn owner(&self, key: FileKey) -> Result<Owner, Failure> {
-        if self.is_mine(key) || self.is_final(key) {
+        if self.is_mine(key) || self.bid(key).claimed {
             return Ok(Owner::Me);
         }
         self.answers.get(key, || self.ask(key)).await
@@ -86,20 +88,13 @@ impl Owners {
         self.lock().get(&key).copied()
     }
 
-    fn is_final(&self, key: FileKey) -> bool {
-        let file = self.store.get(key);
-        file.is_some_and(|file| file.state() == State::Final)
-    }
-
     /// What this seed says when it is asked.
     pub fn bid(&self, key: FileKey) -> Bid {
-        let file = self.store.get(key);
-        let is_final = file
-            .as_ref()
-            .is_some_and(|file| file.state() == State::Final);
+        let file = self.tracker.store().get(key);
+        let state = file.as_ref().map(|file| file.state());
         Bid {
             seed: self.fellows.me.clone(),
-            claimed: is_final || self.claimed_at(key).is_some(),
+            claimed: state == Some(State::Final) || self.claimed_at(key).is_some(),
             pieces: file.map_or(0, |file| file.count()),
         }
     }
@@ -117,9 +112,7 @@ impl Owners {
 
     async fn round(&self, key: FileKey) -> Result<Owner, Failure> {
         let others: Vec<_> = self.fellows.others().cloned().collect();
-        let asked = others
-            .iter()
-            .map(|fellow| fellow.ownership(&self.fellows.me, Some(key)));
+        let asked = others.iter().map(|fellow| fellow.ownership(Some(key)));
         let answers = futures::future::join_all(asked).await;
         let mut bids: Vec<Bid> = answers.iter().flatten().cloned().collect();
         bids.retain(|bid| bid.seed != self.fellows.me);
@@ -159,18 +152,19 @@ impl Owners {
         Owner::Me
     }
 
-    /// Somebody is back who may have claimed the same meanwhile: asks about every file anew.
-    pub fn doubt(self: &Arc<Owners>) {
-        let keys: Vec<_> = self.lock().keys().copied().collect();
-        let owners = self.clone();
-        tokio::spawn(async move {
+    /// Asks about every file anew whenever there is doubt, for ever: of two owners one gives up.
+    pub async fn watch(&self) {
+        loop {
+            self.doubt.notified().await;
+            let keys: Vec<_> = self.lock().keys().copied().collect();
             for key in keys {
-                if let Ok(Owner::Fellow(seed)) = owners.round(key).await {
+                if let Ok(Owner::Fellow(seed)) = self.round(key).await {
                     tracing::warn!(file = %key, seed, "two seeds read this file, the other goes on");
-                    owners.lock().remove(&key);
+                    self.lock().remove(&key);
+                    self.tracker.set_owner(key, &seed);
                 }
             }
-        });
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::store::{ReadOutcome, State, Store};
 use crate::swarm::failure::status_of;
 use crate::swarm::tracker::{Session, Tracker};
 use crate::swarm::v1::{self, seed_server, to_node, to_seed};
-use crate::swarm::{PieceServer, Relay, SeedProvider, Slots, session, wire};
+use crate::swarm::{PieceServer, Recent, Relay, SeedProvider, Slots, session, wire};
 use crate::tls::TlsDir;
 use futures::FutureExt;
 use futures::stream::BoxStream;
@@ -80,7 +80,7 @@ impl SeedServer {
             pieces: SeedProvider::new(tracker.clone(), shared),
             fellowship: Some(Fellowship {
                 owners,
-                store: tracker.store().clone(),
+                files: Recent::new(tracker.store().clone()),
                 catalog,
             }),
             tracker,
@@ -129,9 +129,11 @@ impl SeedServer {
     }
 }
 
+/// Keeps an eye on the other seeds.
 async fn watch(owners: Arc<Owners>, shutdown: CancellationToken) {
-    let fellows = owners.fellows.clone();
-    fellows.watch(|_| owners.doubt(), shutdown).await;
+    let regained = || owners.doubt.notify_one();
+    let watching = async { tokio::join!(owners.fellows.watch(regained), owners.watch()) };
+    shutdown.run_until_cancelled(watching).await;
 }
 
 async fn serve(

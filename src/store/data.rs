@@ -119,7 +119,7 @@ impl CacheFile {
         self.lock().map.known()
     }
 
-    /// The pieces whose hash is known and that are not here: somebody else has read them.
+    /// The pieces whose hash is known and that are not here: somebody else has read them, or they rotted here.
     pub fn orphans(&self) -> Bitfield {
         let pieces = self.lock();
         pieces.map.known().minus(&pieces.map.have())

@@ -6,7 +6,7 @@
 use super::client::{AnyAsk, TransferError};
 use super::demand::{Again, again, count, not_connected, revoked};
 use super::node::{PATIENCE, Swarm};
-use super::planner::{self, Next, Seed, Standing, View};
+use super::planner::{self, Distance, Next, Seed, Standing, View};
 use super::slots::Class;
 use super::wishes::Wish;
 use crate::model::{Bitfield, Failure};
@@ -38,6 +38,8 @@ impl Background<'_> {
     pub async fn run(self) -> Result<Arrival, Failure> {
         let mut news = self.swarm.availability.changes();
         let mut last = None;
+        let (_, wish) = self.swarm.open(self.file)?;
+        wish.progress.resumed(PATIENCE);
         while self.started.elapsed() < PATIENCE {
             if self.cache.state() == State::Revoked {
                 return Err(revoked(self.file));
@@ -95,13 +97,15 @@ impl Background<'_> {
         let pieces = self.cache.geometry().pieces();
         let open = self.need.bitmap(pieces).minus(&self.cache.have());
         let silence = wish.progress.silence().min(self.started.elapsed());
-        let crossing = wish.surroundings.crossing(pieces, silence);
+        let crossing = wish
+            .surroundings
+            .crossing(pieces, wish.progress.silence_near());
         let seed = Seed {
             standing: self.seed_standing(wish),
             is_far: wish.surroundings.is_seed_far,
             asked: wish.progress.asked(),
         };
-        let is_known = |index| self.cache.hash(index).is_some();
+        let known = self.cache.known();
         self.swarm.availability.with(self.file.key, |holdings| {
             let givers = self.swarm.givers(wish, holdings);
             let view = View {
@@ -113,7 +117,11 @@ impl Background<'_> {
                 is_starved: silence > STARVED,
                 salt: rand::random(),
             };
-            planner::next(&view, is_known, |index| holdings.count(index))
+            planner::next(
+                &view,
+                |index| known.get(index),
+                |index| holdings.count(index),
+            )
         })
     }
 
@@ -145,7 +153,8 @@ impl Background<'_> {
                 flight.brought(claim.run().len() as u32);
                 count("peer");
                 // While the claim is held: nobody may find these pieces open again.
-                Ok(self.arrived(wish, arrival))
+                let is_near = wish.surroundings.distance(addr) < Distance::Far;
+                Ok(self.arrived(wish, arrival, is_near))
             }
             Err(error) => {
                 self.swarm.blame(addr, self.file.key, claim.run(), &error);
@@ -186,7 +195,7 @@ impl Background<'_> {
                     flight.waited(run.len() as u32);
                 }
                 count("seed");
-                Ok(self.arrived(wish, arrival))
+                Ok(self.arrived(wish, arrival, !wish.surroundings.is_seed_far))
             }
             Err(error) => {
                 if let TransferError::Busy { after } = &error {
@@ -197,9 +206,14 @@ impl Background<'_> {
         }
     }
 
-    fn arrived(&self, wish: &Wish, arrival: Arrival) -> Arrival {
+    /// `is_near`: it came from the own zone.
+    fn arrived(&self, wish: &Wish, arrival: Arrival, is_near: bool) -> Arrival {
         wish.progress.arrived();
         if let Arrival::Kept(run) = &arrival {
+            // A gateway that fetches what is its own to fetch leaves the other ways as they are.
+            if is_near || wish.surroundings.is_own_way(run.start) {
+                wish.progress.arrived_near();
+            }
             self.need.arrived(run.clone());
         }
         arrival

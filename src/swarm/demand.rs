@@ -1,8 +1,8 @@
 //! One piece that a reader waits for: from a neighbour that has it, else from the seed, at once.
 //!
 //! A neighbour that takes longer than 95 of 100 pieces did lately gets a rival: another holder or the seed
-//! is asked too, the first to bring the piece wins and the other is dropped. A busy, absent or lying giver costs one more round, not the read. After [`PATIENCE`] the last cause is
-//! the failure; what cannot get better by waiting (a refused token, a missing file) fails at once.
+//! is asked too, the first to bring the piece wins and the other is dropped. A busy, absent or lying giver costs
+//! one more round, not the read. After [`PATIENCE`] the last cause is the failure; what cannot get better by waiting (a refused token, a missing file) fails at once.
 
 use super::client::{AnyAsk, TransferError};
 use super::node::{PATIENCE, Swarm};
@@ -71,6 +71,7 @@ impl Demand<'_> {
 
     /// Asks a neighbour, and somebody else too when that takes unusually long.
     async fn ask(&self, wish: &Wish, addr: &Arc<str>) -> Result<Arrival, Again> {
+        let started = Instant::now();
         let mut first = std::pin::pin!(self.ask_peer(addr));
         if let Ok(outcome) = timeout(self.swarm.peers.unusual(), &mut first).await {
             return outcome;
@@ -80,7 +81,11 @@ impl Demand<'_> {
         match select(first, second).await {
             Either::Left((Err(_), other)) => other.await,
             Either::Right((Err(_), other)) => other.await,
-            Either::Left((brought, _)) | Either::Right((brought, _)) => brought,
+            Either::Left((brought, _)) => brought,
+            Either::Right((brought, _)) => {
+                self.swarm.peers.overtaken(addr, started);
+                brought
+            }
         }
     }
 
@@ -168,13 +173,15 @@ impl Demand<'_> {
     /// Returns when a neighbour tells of the piece, or it is here.
     async fn told_of(&self) {
         let mut news = self.swarm.availability.changes();
+        let mut arrivals = self.cache.changes();
         let is_told = || {
             let availability = &self.swarm.availability;
             availability.with(self.file.key, |holdings| holdings.count(self.index) > 0)
         };
         while !is_told() && !self.cache.has(self.index) {
-            if news.changed().await.is_err() {
-                return;
+            tokio::select! {
+                _ = news.changed() => {}
+                _ = arrivals.changed() => {}
             }
         }
     }

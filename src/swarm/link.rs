@@ -32,6 +32,11 @@ pub fn seed_node(name: &str) -> String {
     format!("seed/{name}")
 }
 
+/// Whether a node id is that of a copying seed.
+pub fn is_seed_node(node: &str) -> bool {
+    node.starts_with("seed/")
+}
+
 /// What a link works with.
 pub struct LinkParts {
     pub index: usize,
@@ -348,7 +353,7 @@ impl SeedLink {
     /// Goes to the owner if this node reaches it; else this seed copies from it.
     fn take_owner(&self, owner: &v1::Owner) {
         let index = self.parts.reach.borrow().get(&owner.seed).copied();
-        if let (Some(key), Some(index)) = (wire::key_of(&owner.key), index) {
+        if let Some(key) = wire::key_of(&owner.key) {
             self.parts.wishes.set_owner(key, &owner.seed, index);
         }
     }

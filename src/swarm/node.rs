@@ -217,7 +217,7 @@ impl Swarm {
         let index = self.reach.borrow().get(owner).copied();
         let index = index.ok_or_else(|| super::demand::not_connected(owner).failure)?;
         self.wishes.want(file, index);
-        self.wishes.set_owner(file.key, owner, index);
+        self.wishes.set_owner(file.key, owner, Some(index));
         Ok(())
     }
 
@@ -229,7 +229,7 @@ impl Swarm {
         index: u32,
     ) -> Result<(), TransferError> {
         let run = index..index + 1;
-        let taken = self.client.pieces(addr, cache, run, Class::Bulk).await;
+        let taken = self.client.pieces(addr, cache, run, Class::Demand).await;
         taken.map(drop)
     }
 

@@ -78,11 +78,19 @@ impl<Id: Clone + Eq + Hash> Standings<Id> {
 
     /// A request brought `pieces` after `took`: that counts for a quarter of the average.
     pub fn brought(&mut self, id: &Id, pieces: u32, took: Duration, now: Instant) {
-        let sample = took.as_secs_f64() / f64::from(pieces.max(1));
+        self.took(id, took.as_secs_f64() / f64::from(pieces.max(1)), now);
+        self.change(id, now, |known| known.refusals = 0);
+    }
+
+    /// Somebody else was faster with a piece that this one had not given after `took`.
+    pub fn overtaken(&mut self, id: &Id, took: Duration, now: Instant) {
+        self.took(id, took.as_secs_f64(), now);
+    }
+
+    fn took(&mut self, id: &Id, sample: f64, now: Instant) {
         self.change(id, now, |known| {
             let before = known.piece_seconds.unwrap_or(sample);
             known.piece_seconds = Some(0.75 * before + 0.25 * sample);
-            known.refusals = 0;
         });
     }
 
@@ -215,6 +223,12 @@ impl Peers {
     /// How long a piece may take before its wait is unusual.
     pub fn unusual(&self) -> Duration {
         self.lock().unusual()
+    }
+
+    /// A request that began at `started` is given up, for somebody else was faster.
+    pub fn overtaken(&self, addr: &Arc<str>, started: Instant) {
+        let now = Instant::now();
+        self.lock().overtaken(addr, now - started, now);
     }
 
     pub fn refused(&self, addr: &Arc<str>, after: Duration) {

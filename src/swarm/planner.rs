@@ -4,7 +4,7 @@
 //! fewest neighbours have. Of those that have it, whoever is expected to finish first. Neighbours go before
 //! the seed, which is asked to choose among the pieces that no neighbour tells of: distinct pieces from the
 //! seed are worth more than any cleverness here. Between zones a piece travels once: only the gateway of its
-//! group may fetch it from afar, the others wait until somebody of their own zone has it.
+//! lane may fetch it from afar, the others wait until somebody of their own zone has it.
 
 use super::request::RUN_PIECES_MAX;
 use crate::model::Bitfield;

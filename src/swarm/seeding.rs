@@ -5,6 +5,7 @@
 //! themselves; then it gives the least given. A wanted piece goes out twice; later askers are sent to a
 //! holder. A store without room is read through, piece by piece.
 
+use super::link::is_seed_node;
 use super::provider::{Chosen, Content, Provider, Refusal};
 use super::request::Request;
 use super::tracker::Tracker;
@@ -47,6 +48,13 @@ impl SeedProvider {
             .tracker
             .file(request.key, &request.node)
             .ok_or(Refusal::NoInterest)?;
+        if is_seed_node(&request.node) && !self.origin.owns(file.key) {
+            let message = "this seed does not own the file: ask its owner";
+            return Err(Refusal::Failed(Failure::new(
+                FailureKind::Unavailable,
+                message,
+            )));
+        }
         let cache = self
             .tracker
             .store()
@@ -55,6 +63,15 @@ impl SeedProvider {
                 Refusal::Failed(Failure::new(FailureKind::Internal, error.to_string()))
             })?;
         Ok((file, cache))
+    }
+
+    /// What is here of a file that another seed owns: nobody need have said what for.
+    fn copy(&self, key: FileKey, run: Range<u32>) -> Result<Content, Refusal> {
+        let cache = self.tracker.store().get(key).ok_or(Refusal::NoInterest)?;
+        let is_here = run.into_iter().all(|index| cache.has(index));
+        is_here
+            .then_some(Content::File(cache))
+            .ok_or(Refusal::NoInterest)
     }
 
     async fn bring(
@@ -169,7 +186,11 @@ impl SeedProvider {
         if missing.is_empty() {
             return Ok(false);
         }
-        let _waiting = self.waiting.try_acquire().map_err(|_| Refusal::Busy)?;
+        // Only those who would else be given old pieces: a file whose hub hangs must not make others wait.
+        let _waiting = match here.is_empty() {
+            true => None,
+            false => Some(self.waiting.try_acquire().map_err(|_| Refusal::Busy)?),
+        };
         let fetching = self.origin.any(file, missing);
         let fetched = match here.is_empty() {
             true => fetching.await,
@@ -199,14 +220,10 @@ impl SeedProvider {
 #[async_trait]
 impl Provider for SeedProvider {
     async fn ready(&self, request: &Request, run: Range<u32>) -> Result<Content, Refusal> {
-        // Copies of what another seed owns: nobody need have said what for.
-        if let Some(cache) = self.tracker.store().get(request.key)
-            && run.clone().all(|index| cache.has(index))
-            && self.tracker.file(request.key, &request.node).is_none()
-        {
-            return Ok(Content::File(cache));
-        }
-        let (file, cache) = self.open(request)?;
+        let (file, cache) = match self.open(request) {
+            Err(Refusal::NoInterest) => return self.copy(request.key, run),
+            opened => opened?,
+        };
         let content = self.bring(&file, cache, run.clone()).await?;
         self.origin.vouch(&file, &run).await;
         Ok(content)

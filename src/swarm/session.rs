@@ -74,7 +74,9 @@ fn news(told: &mut Told, view: View) -> Vec<Message> {
         let key = key.clone();
         news.push(Message::Owner(v1::Owner { key, seed }));
     }
-    if view.asks && !std::mem::replace(&mut told.is_asked, true) {
+    // Pieces that another seed has read and that are not here: nodes may hold them.
+    if view.asks && !told.is_asked && !cache.orphans().is_empty() {
+        told.is_asked = true;
         let keys = vec![key.clone()];
         news.push(Message::AskInventory(v1::AskInventory { keys }));
     }

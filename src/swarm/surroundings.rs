@@ -54,6 +54,11 @@ impl Surroundings {
         self.distances.get(addr).copied().unwrap_or(Distance::Zone)
     }
 
+    /// Whether this node is its zone's gateway for a piece.
+    pub fn is_own_way(&self, index: u32) -> bool {
+        self.lanes[0] >> lane_of(index) & 1 == 1
+    }
+
     /// The pieces that may be fetched from afar when nothing has come for `silence`.
     pub fn crossing(&self, pieces: u32, silence: Duration) -> Bitfield {
         let lanes = match silence {

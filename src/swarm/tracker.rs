@@ -46,7 +46,7 @@ pub(super) struct View {
     /// Whom the node may ask, where that has changed.
     pub crowd: Option<Crowd>,
     pub owner: Option<String>,
-    /// This seed wants to know what the node holds: there are pieces that it knows and has not.
+    /// The file is this seed's among several, and it does not know what the node holds.
     pub asks: bool,
 }
 
@@ -56,8 +56,6 @@ struct State {
     files: HashMap<FileKey, Track>,
     /// Nodes that hold pieces, whether they are interested or not.
     holders: HashMap<FileKey, BTreeSet<String>>,
-    /// The seeds that read files, by name.
-    owners: HashMap<FileKey, String>,
     /// Counts sessions and changes of crowds: no number comes twice.
     count: u64,
 }
@@ -68,6 +66,8 @@ struct Track {
     /// Changes with those who want or hold the file.
     crowd: u64,
     newest: FileRef,
+    /// The seed that reads it, by name, where there are several.
+    owner: Option<String>,
     /// What nodes hold, where this seed has asked them.
     held: HashMap<String, Bitfield>,
     _watch: AbortOnDropHandle<()>,
@@ -239,6 +239,7 @@ impl Tracker {
             interested: HashMap::new(),
             crowd: 0,
             newest: file.clone(),
+            owner: None,
             held: HashMap::new(),
             cache,
         });
@@ -304,8 +305,8 @@ impl Tracker {
         Some(View {
             cache: track.cache.clone(),
             crowd,
-            owner: state.owners.get(&key).cloned(),
-            asks: !is_known && !session.is_seed && !track.cache.orphans().is_empty(),
+            owner: track.owner.clone(),
+            asks: !is_known && !session.is_seed && track.owner.as_ref() == Some(&self.name),
         })
     }
 }
@@ -341,13 +342,16 @@ impl State {
             return;
         };
         track.held.remove(node);
+        // Its session forgets what it was told: it may come back for this file.
+        if let Some(session) = self.sessions.get(node) {
+            session.touch(key);
+        }
         if track.interested.remove(node).is_none() {
             return;
         }
         ledger.forget(key, node);
         match track.interested.is_empty() {
             true => {
-                self.owners.remove(&key);
                 self.files.remove(&key);
             }
             false => self.crowd_changed(key),

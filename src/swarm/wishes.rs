@@ -47,6 +47,8 @@ pub struct Progress {
     /// Requests for whatever the seed chooses.
     asked: AtomicU32,
     arrived: Mutex<Instant>,
+    /// When the last piece came from the own zone, or by a way that is this node's own.
+    near: Mutex<Instant>,
 }
 
 /// A request under way for whatever the seed chooses; dropping it ends it.
@@ -58,6 +60,7 @@ impl Default for Progress {
             turn: Semaphore::new(1),
             asked: AtomicU32::new(0),
             arrived: Mutex::new(Instant::now()),
+            near: Mutex::new(Instant::now()),
         }
     }
 }
@@ -76,13 +79,32 @@ impl Progress {
         *self.arrived.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
+    pub fn arrived_near(&self) {
+        *self.near.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// Fetching begins; what came before a pause of `pause` does not count.
+    pub fn resumed(&self, pause: Duration) {
+        if self.silence() > pause {
+            self.arrived_near();
+        }
+    }
+
     /// For how long nothing has come.
     pub fn silence(&self) -> Duration {
-        self.arrived
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .elapsed()
+        elapsed(&self.arrived)
     }
+
+    /// For how long the own zone has given nothing. What silence has opened stays open while pieces from afar
+    /// come in: else each burst of them would have to be waited for anew.
+    pub fn silence_near(&self) -> Duration {
+        elapsed(&self.near)
+    }
+}
+
+fn elapsed(since: &Mutex<Instant>) -> Duration {
+    let since = since.lock().unwrap_or_else(PoisonError::into_inner);
+    since.elapsed()
 }
 
 impl Drop for Asking<'_> {
@@ -148,17 +170,18 @@ impl Wishes {
     }
 
     /// A seed says which one reads the file.
-    pub fn set_owner(&self, key: FileKey, name: &str, seed: usize) {
+    /// `seed`: its index, where it is connected; the others find it when it is.
+    pub fn set_owner(&self, key: FileKey, name: &str, seed: Option<usize>) {
         let mut files = self.lock();
         let Some(wish) = files.get_mut(&key) else {
             return;
         };
-        if wish.seed == seed && wish.owner.as_deref() == Some(name) {
-            return;
+        wish.owner = Some(name.to_owned());
+        if let Some(seed) = seed.filter(|seed| *seed != wish.seed) {
+            (wish.seed, wish.told_at) = (seed, Instant::now());
+            drop(files);
+            self.changed();
         }
-        (wish.owner, wish.seed, wish.told_at) = (Some(name.to_owned()), seed, Instant::now());
-        drop(files);
-        self.changed();
     }
 
     pub fn owner(&self, key: FileKey) -> Option<String> {
@@ -167,16 +190,16 @@ impl Wishes {
 
     /// Tells the files anew where `home` says that another seed tracks them now.
     pub fn rehome(&self, home: impl Fn(&FileRef, Option<&str>) -> Option<usize>) {
-        let mut files = self.lock();
-        for wish in files.values_mut() {
-            if let Some(seed) =
-                home(&wish.file, wish.owner.as_deref()).filter(|seed| *seed != wish.seed)
-            {
-                (wish.seed, wish.told_at) = (seed, Instant::now());
+        let mut moved = false;
+        for wish in self.lock().values_mut() {
+            let seed = home(&wish.file, wish.owner.as_deref());
+            if let Some(seed) = seed.filter(|seed| *seed != wish.seed) {
+                (wish.seed, wish.told_at, moved) = (seed, Instant::now(), true);
             }
         }
-        drop(files);
-        self.changed();
+        if moved {
+            self.changed();
+        }
     }
 
     /// Counts up with every change that a seed should hear of.
@@ -217,5 +240,30 @@ fn forget_one(files: &mut HashMap<FileKey, Wish>) {
         .map(|(key, _)| *key);
     if let Some(key) = oldest {
         files.remove(&key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every piece from afar used to close the way again: a zone whose gateway was idle got a burst each 2 s.
+    #[tokio::test(start_paused = true)]
+    async fn what_silence_opened_stays_open_until_something_comes_from_near() {
+        let (progress, second) = (Progress::default(), Duration::from_secs(1));
+        tokio::time::advance(7 * second).await;
+        progress.arrived();
+        progress.resumed(10 * second);
+        assert_eq!(progress.silence(), Duration::ZERO);
+        assert_eq!(progress.silence_near(), 7 * second);
+        progress.arrived_near();
+        assert_eq!(progress.silence_near(), Duration::ZERO);
+        tokio::time::advance(11 * second).await;
+        progress.resumed(10 * second);
+        assert_eq!(
+            progress.silence_near(),
+            Duration::ZERO,
+            "nobody fetched meanwhile"
+        );
     }
 }

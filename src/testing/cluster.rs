@@ -537,6 +537,12 @@ impl HubProcess {
         info["sha"].as_str().expect("a commit").to_owned()
     }
 
+    /// A new commit on a repository's branch, with a file `moved.txt` more.
+    pub async fn move_branch(&self, repo: &str) {
+        let body = serde_json::json!({ "repo": repo }).to_string();
+        http_post(&format!("{}/_test/move", self.url), &body).await;
+    }
+
     /// Takes a token from everything it opened.
     pub async fn revoke(&self, token: &str) {
         http_post(&format!("{}/_test/revoke", self.url), token).await;

@@ -54,11 +54,13 @@ async fn a_piece_that_takes_unusually_long_is_asked_of_another_holder() {
     let good: Arc<str> = serve(provider, Slots::of_node(), None, &shutdown)
         .await
         .into();
-    let silent = serve(Arc::new(Silent), Slots::of_node(), None, &shutdown).await;
+    let silent: Arc<str> = serve(Arc::new(Silent), Slots::of_node(), None, &shutdown)
+        .await
+        .into();
     let reader = reader(
         &content,
         &["127.0.0.1:1"],
-        &[silent.into(), good],
+        &[silent.clone(), good.clone()],
         &shutdown,
     )
     .await;
@@ -70,6 +72,12 @@ async fn a_piece_that_takes_unusually_long_is_asked_of_another_holder() {
         "{:?}",
         started.elapsed()
     );
+    // Who was overtaken is not the first choice again.
+    let seconds = |addr: &Arc<str>| match reader.swarm.peers.standing(addr) {
+        planner::Standing::Free(pace) => pace.seconds,
+        _ => f64::INFINITY,
+    };
+    assert!(seconds(&silent) > seconds(&good));
     shutdown.cancel();
 }
 

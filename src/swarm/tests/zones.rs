@@ -61,10 +61,17 @@ async fn a_demand_crosses_at_once_and_silence_opens_the_way() {
         lanes(&east, &file).count() + lanes(&mate, &file).count() == 8
     })
     .await;
-    let foreign = (0..8).find(|index| !lanes(&mate, &file).get(*index));
-    if let Some(foreign) = foreign {
-        mate.swarm.piece(&file, foreign).await.expect("at once");
-    }
+    // Eight pieces are two lanes, and each mate has one or none.
+    let (poor, foreign) = [&mate, &east]
+        .into_iter()
+        .find_map(|node| Some((node, (0..8).find(|index| !lanes(node, &file).get(*index))?)))
+        .expect("one of them is not the gateway of all");
+    let started = std::time::Instant::now();
+    poor.swarm.piece(&file, foreign).await.expect("a piece");
+    assert!(
+        started.elapsed() < Duration::from_secs(2),
+        "before silence opens the way"
+    );
     // Its mate never fetches a thing, so after a while it takes all of them itself.
     mate.fetch_all(&file, 2).await;
     mate.assert_holds(&file, &content);

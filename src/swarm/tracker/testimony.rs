@@ -31,12 +31,11 @@ impl Tracker {
     /// Notes which seed reads a file, for those who are interested.
     pub fn set_owner(&self, key: FileKey, seed: &str) {
         let mut state = self.lock();
-        if !state.files.contains_key(&key)
-            || state.owners.get(&key).is_some_and(|known| known == seed)
-        {
+        let track = state.files.get_mut(&key);
+        let Some(track) = track.filter(|track| track.owner.as_deref() != Some(seed)) else {
             return;
-        }
-        state.owners.insert(key, seed.to_owned());
+        };
+        track.owner = Some(seed.to_owned());
         state.touch(key);
     }
 
@@ -77,17 +76,18 @@ impl Tracker {
         let track = state.files.get(&key)?;
         let mut held = Bitfield::new(track.cache.geometry().pieces());
         for bits in track.held.values() {
-            bits.iter().for_each(|index| held.set(index, true));
+            held.add(bits);
         }
         Some(held)
     }
 
-    /// A node other than `asker` that said it holds a piece, and its address.
+    /// Any node other than `asker` that said it holds a piece, and its address.
     pub fn holder(&self, key: FileKey, index: u32, asker: &str) -> Option<(String, String)> {
         let state = self.lock();
         let held = state.files.get(&key)?.held.iter();
-        let mut holders = held.filter(|(node, bits)| *node != asker && bits.get(index));
-        let (node, _) = holders.next()?;
+        let holders = held.filter(|(node, bits)| *node != asker && bits.get(index));
+        let holders: Vec<&String> = holders.map(|(node, _)| node).collect();
+        let node = *holders.get(rand::random_range(0..holders.len().max(1)))?;
         Some((node.clone(), state.sessions.get(node)?.addr.clone()))
     }
 
