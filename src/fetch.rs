@@ -141,13 +141,15 @@ impl Fetcher {
         self.source.reach()
     }
 
-    /// What readers of an open file suffer from at this moment, from memory.
-    pub fn trouble(&self, key: FileKey, repository: &Reference) -> Option<Trouble> {
-        let name = (key, repository.clone());
+    /// What readers of a repository's open files suffer from at this moment, from memory.
+    pub fn troubles(&self, repository: &Reference) -> HashMap<FileKey, Trouble> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = files.get(&name).and_then(Weak::upgrade);
+        let of_it = files.iter().filter(|((_, of), _)| of == repository);
+        let open: Vec<_> = of_it.filter_map(|(_, file)| file.upgrade()).collect();
+        // Before any of them goes: it may be the last to hold one, whose end is no work for a lock.
         drop(files);
-        open?.troubles.now()
+        let trouble = |file: &Arc<OpenFile>| Some((file.file.key, file.troubles.now()?));
+        open.iter().filter_map(trouble).collect()
     }
 
     /// The credential of a repository in this process: always the one that was let in last, also for files
