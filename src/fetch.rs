@@ -326,8 +326,9 @@ impl OpenFile {
     ) -> Result<Vec<Verified>, ReadError> {
         let pieces = self.file.geometry().covering(offset, len as u64);
         let missing = pieces.filter(|index| !self.cached.has(*index));
-        let mut waits: FuturesUnordered<_> =
-            missing.map(|index| self.wait_for(index, timeout)).collect();
+        let mut waits: FuturesUnordered<_> = missing
+            .map(|index| self.wait_for(index, timeout, Duration::ZERO))
+            .collect();
         let mut passing = Vec::new();
         while let Some(arrived) = waits.next().await {
             passing.extend(arrived?);
@@ -335,11 +336,17 @@ impl OpenFile {
         Ok(passing)
     }
 
-    /// Waits for one piece as long as its file makes progress or the read's deadline is not over.
-    async fn wait_for(&self, index: u32, timeout: Duration) -> Result<Option<Verified>, ReadError> {
+    /// Waits for one piece as long as its file makes progress or the read's deadline is not over; of its time,
+    /// `waited` has passed already.
+    async fn wait_for(
+        &self,
+        index: u32,
+        timeout: Duration,
+        waited: Duration,
+    ) -> Result<Option<Verified>, ReadError> {
         let mut flight = self.flights.join(index);
         let mut changes = self.cached.changes();
-        let mut deadline = Instant::now() + timeout;
+        let mut deadline = Instant::now() + timeout - waited;
         loop {
             tokio::select! {
                 landed = flight.landed() => return landed.map_err(|failure| self.failed(failure)),
