@@ -116,6 +116,17 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
+    /// Only `seed` had the flag that every refusal names.
+    #[test]
+    fn every_command_that_may_read_hubs_may_be_allowed_another() {
+        let cli = Cli::command();
+        for name in ["seed", "node", "mount", "get", "resolve"] {
+            let command = cli.find_subcommand(name).expect(name);
+            let mut flags = command.get_arguments().filter_map(clap::Arg::get_long);
+            assert!(flags.any(|flag| flag == "allow-endpoint"), "{name}");
+        }
+    }
+
     #[test]
     fn every_command_is_well_formed_and_its_help_fits_a_screen() {
         Cli::command().debug_assert();

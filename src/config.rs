@@ -43,22 +43,6 @@ pub struct PeerConfig {
 }
 
 #[derive(Clone, Debug)]
-pub struct MountConfig {
-    pub reference: Reference,
-    pub view: View,
-    pub dir: PathBuf,
-    pub foreground: bool,
-    pub prefetch: String,
-    pub read_timeout: Duration,
-    pub token: Option<Token>,
-    pub hubs: HubsConfig,
-    pub peer: Option<PeerConfig>,
-    pub http: Option<SocketAddr>,
-    pub cache: CacheConfig,
-    pub json: bool,
-}
-
-#[derive(Clone, Debug)]
 pub struct GetConfig {
     pub reference: Reference,
     pub view: View,
@@ -69,6 +53,13 @@ pub struct GetConfig {
     pub http: Option<SocketAddr>,
     pub cache: CacheConfig,
     pub json: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct MountConfig {
+    pub shown: GetConfig,
+    pub foreground: bool,
+    pub prefetch: String,
 }
 
 #[derive(Clone, Debug)]

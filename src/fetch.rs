@@ -141,13 +141,15 @@ impl Fetcher {
         self.source.reach()
     }
 
-    /// What readers of an open file suffer from at this moment, from memory.
-    pub fn trouble(&self, key: FileKey, repository: &Reference) -> Option<Trouble> {
-        let name = (key, repository.clone());
+    /// What readers of a repository's open files suffer from at this moment, from memory.
+    pub fn troubles(&self, repository: &Reference) -> HashMap<FileKey, Trouble> {
         let files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = files.get(&name).and_then(Weak::upgrade);
+        let of_it = files.iter().filter(|((_, of), _)| of == repository);
+        let open: Vec<_> = of_it.filter_map(|(_, file)| file.upgrade()).collect();
+        // Before any of them goes: it may be the last to hold one, whose end is no work for a lock.
         drop(files);
-        open?.troubles.now()
+        let trouble = |file: &Arc<OpenFile>| Some((file.file.key, file.troubles.now()?));
+        open.iter().filter_map(trouble).collect()
     }
 
     /// The credential of a repository in this process: always the one that was let in last, also for files
@@ -324,8 +326,9 @@ impl OpenFile {
     ) -> Result<Vec<Verified>, ReadError> {
         let pieces = self.file.geometry().covering(offset, len as u64);
         let missing = pieces.filter(|index| !self.cached.has(*index));
-        let mut waits: FuturesUnordered<_> =
-            missing.map(|index| self.wait_for(index, timeout)).collect();
+        let mut waits: FuturesUnordered<_> = missing
+            .map(|index| self.wait_for(index, timeout, Duration::ZERO))
+            .collect();
         let mut passing = Vec::new();
         while let Some(arrived) = waits.next().await {
             passing.extend(arrived?);
@@ -333,11 +336,17 @@ impl OpenFile {
         Ok(passing)
     }
 
-    /// Waits for one piece as long as its file makes progress or the read's deadline is not over.
-    async fn wait_for(&self, index: u32, timeout: Duration) -> Result<Option<Verified>, ReadError> {
+    /// Waits for one piece as long as its file makes progress or the read's deadline is not over; of its time,
+    /// `waited` has passed already.
+    async fn wait_for(
+        &self,
+        index: u32,
+        timeout: Duration,
+        waited: Duration,
+    ) -> Result<Option<Verified>, ReadError> {
         let mut flight = self.flights.join(index);
         let mut changes = self.cached.changes();
-        let mut deadline = Instant::now() + timeout;
+        let mut deadline = Instant::now() + timeout - waited;
         loop {
             tokio::select! {
                 landed = flight.landed() => return landed.map_err(|failure| self.failed(failure)),

@@ -13,6 +13,7 @@ pub mod piece;
 pub mod reads;
 pub mod reference;
 pub mod revision;
+pub mod secrets;
 pub mod token;
 pub mod view;
 

@@ -7,7 +7,7 @@
 //! hash is never a permission: who can reach these ports is a matter of certificates and networks.
 
 pub mod availability;
-mod background;
+pub mod background;
 mod buffer;
 mod catalog;
 pub mod client;

@@ -833,8 +833,7 @@ async fn a_cache_that_the_kernel_cannot_serve_from_is_read_through_the_daemon() 
     );
 }
 
-/// The certificates of one `bootstrap` carry a volume from the controller's CreateVolume to bytes in a pod.
-/// Of the answer to a request in the clear.
+/// The first byte of the answer to a request in the clear.
 fn first_byte(addr: &str) -> u8 {
     use std::io::{Read, Write};
     let mut stream = std::net::TcpStream::connect(addr).expect("a connection");
@@ -845,6 +844,7 @@ fn first_byte(addr: &str) -> u8 {
     first[0]
 }
 
+/// The certificates of one `bootstrap` carry a volume from the controller's CreateVolume to bytes in a pod.
 #[tokio::test(flavor = "multi_thread")]
 async fn seed_controller_and_node_work_over_tls_with_bootstrapped_certificates() {
     let mut cluster = cluster();

@@ -5,13 +5,38 @@ use super::flags::{
     TransportArgs, ViewArgs, host_name, usage,
 };
 use crate::config::{
-    BootstrapConfig, CacheConfig, ControllerConfig, GetConfig, HubsConfig, MountConfig, NodeConfig,
-    SeedConfig,
+    BootstrapConfig, CacheConfig, ControllerConfig, GetConfig, MountConfig, NodeConfig, SeedConfig,
 };
-use crate::model::{Failure, HubUrl, Reads, Verify, View};
+use crate::model::{Failure, Reads, Reference, Verify, View};
 use clap::Args;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+
+/// What part of a model comes here, and which way.
+#[derive(Debug, Args)]
+struct FetchArgs {
+    #[command(flatten)]
+    view: ViewArgs,
+    #[command(flatten)]
+    token: TokenArgs,
+    #[command(flatten)]
+    hubs: HubArgs,
+    #[command(flatten)]
+    peer: PeerArgs,
+    #[command(flatten)]
+    place: PlaceArgs,
+    /// Address for peers to fetch from, with --seed [default: a free port]
+    #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address for /metrics, /healthz and /api/v1/status [default: off]
+    #[arg(long, env = "MODEL_P2P_HTTP", hide_env = true, value_name = "ADDR")]
+    http: Option<SocketAddr>,
+    #[command(flatten)]
+    cache: CacheArgs,
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
 
 #[derive(Debug, Args)]
 pub struct MountArgs {
@@ -51,26 +76,7 @@ pub struct MountArgs {
     )]
     verify: Verify,
     #[command(flatten)]
-    view: ViewArgs,
-    #[command(flatten)]
-    token: TokenArgs,
-    #[command(flatten)]
-    hubs: HubArgs,
-    #[command(flatten)]
-    peer: PeerArgs,
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// Address for peers to fetch from, with --seed [default: a free port]
-    #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
-    /// Address for /metrics, /healthz and /api/v1/status [default: off]
-    #[arg(long, env = "MODEL_P2P_HTTP", hide_env = true, value_name = "ADDR")]
-    http: Option<SocketAddr>,
-    #[command(flatten)]
-    cache: CacheArgs,
-    /// One JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    fetch: FetchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -93,26 +99,7 @@ pub struct GetArgs {
     )]
     output: Option<PathBuf>,
     #[command(flatten)]
-    view: ViewArgs,
-    #[command(flatten)]
-    token: TokenArgs,
-    #[command(flatten)]
-    hubs: HubArgs,
-    #[command(flatten)]
-    peer: PeerArgs,
-    #[command(flatten)]
-    place: PlaceArgs,
-    /// Address for peers to fetch from, with --seed [default: a free port]
-    #[arg(long, env = "MODEL_P2P_LISTEN", hide_env = true, value_name = "ADDR")]
-    listen: Option<SocketAddr>,
-    /// Address for /metrics, /healthz and /api/v1/status [default: off]
-    #[arg(long, env = "MODEL_P2P_HTTP", hide_env = true, value_name = "ADDR")]
-    http: Option<SocketAddr>,
-    #[command(flatten)]
-    cache: CacheArgs,
-    /// One JSON object on stdout
-    #[arg(long)]
-    json: bool,
+    fetch: FetchArgs,
 }
 
 #[derive(Debug, Args)]
@@ -267,15 +254,6 @@ pub struct SeedArgs {
         value_delimiter = ','
     )]
     peers: Vec<String>,
-    /// Another hub that classes and volumes may name by `endpoint`; repeatable
-    #[arg(
-        long,
-        env = "MODEL_P2P_ALLOW_ENDPOINT",
-        hide_env = true,
-        value_name = "URL",
-        value_delimiter = ','
-    )]
-    allow_endpoint: Vec<HubUrl>,
     #[command(flatten)]
     transport: TransportArgs,
     #[command(flatten)]
@@ -337,24 +315,20 @@ pub struct BootstrapArgs {
     out: Option<PathBuf>,
 }
 
-impl MountArgs {
-    pub fn config(self) -> Result<MountConfig, Failure> {
-        let reference = self.reference.reference()?;
-        let read_timeout = std::time::Duration::from_secs(self.read_timeout);
-        let reads = Reads {
-            verify: self.verify,
-            timeout: Some(read_timeout),
-        };
-        Ok(MountConfig {
+impl FetchArgs {
+    fn config(
+        self,
+        reference: Reference,
+        dir: PathBuf,
+        reads: Reads,
+    ) -> Result<GetConfig, Failure> {
+        Ok(GetConfig {
             view: View {
                 reads,
                 ..self.view.view(&reference)?
             },
             reference,
-            dir: self.dir,
-            foreground: self.foreground,
-            prefetch: self.prefetch,
-            read_timeout,
+            dir,
             token: self.token.token()?,
             hubs: self.hubs.config()?,
             peer: self.place.place(self.peer.config(self.listen, None)?),
@@ -365,26 +339,27 @@ impl MountArgs {
     }
 }
 
+impl MountArgs {
+    pub fn config(self) -> Result<MountConfig, Failure> {
+        let reference = self.reference.reference()?;
+        let reads = Reads {
+            verify: self.verify,
+            timeout: Some(std::time::Duration::from_secs(self.read_timeout)),
+        };
+        Ok(MountConfig {
+            shown: self.fetch.config(reference, self.dir, reads)?,
+            foreground: self.foreground,
+            prefetch: self.prefetch,
+        })
+    }
+}
+
 impl GetArgs {
     pub fn config(self) -> Result<GetConfig, Failure> {
         let reference = self.reference.reference()?;
-        let name = reference
-            .repo
-            .rsplit('/')
-            .next()
-            .unwrap_or("model")
-            .to_owned();
-        Ok(GetConfig {
-            view: self.view.view(&reference)?,
-            reference,
-            dir: self.output.unwrap_or_else(|| PathBuf::from(name)),
-            token: self.token.token()?,
-            hubs: self.hubs.config()?,
-            peer: self.place.place(self.peer.config(self.listen, None)?),
-            http: self.http,
-            cache: self.cache.config()?,
-            json: self.json,
-        })
+        let name = reference.repo.rsplit('/').next().unwrap_or("model");
+        let dir = self.output.unwrap_or_else(|| PathBuf::from(name));
+        self.fetch.config(reference, dir, Reads::default())
     }
 }
 
@@ -450,10 +425,7 @@ impl SeedArgs {
             tls_dir: self.transport.tls_dir()?,
             peers: self.peers,
             auth_grace: std::time::Duration::from_secs(self.auth_grace),
-            hubs: HubsConfig {
-                allowed: self.allow_endpoint,
-                ..self.hubs.config()?
-            },
+            hubs: self.hubs.config()?,
             cache: self.cache.config()?,
         })
     }

@@ -1,8 +1,10 @@
 //! Groups of flags that several commands share, and what they mean.
 
 use crate::config::{CacheConfig, HubsConfig, PeerConfig};
+use crate::model::hub_url::HubUrlError;
 use crate::model::reference::ReferenceError;
-use crate::model::{Failure, FailureKind, Reference, Token, View};
+use crate::model::secrets::without_secrets;
+use crate::model::{Failure, FailureKind, HubUrl, Reference, Token, View};
 use clap::Args;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -28,6 +30,15 @@ pub struct HubArgs {
     /// Use only what is here; never open a connection to a hub (also HF_HUB_OFFLINE=1)
     #[arg(long, env = "MODEL_P2P_OFFLINE", hide_env = true)]
     pub offline: bool,
+    /// Another hub that may be read where a reference, class or volume names it; repeatable
+    #[arg(
+        long,
+        env = "MODEL_P2P_ALLOW_ENDPOINT",
+        hide_env = true,
+        value_name = "URL",
+        value_delimiter = ','
+    )]
+    pub allow_endpoint: Vec<String>,
 }
 
 #[derive(Debug, Args)]
@@ -167,7 +178,7 @@ impl HubArgs {
         let mut config = HubsConfig {
             huggingface: env("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".into()),
             ca_file: self.ca_file,
-            allowed: Vec::new(),
+            allowed: allowed(&self.allow_endpoint)?,
             offline: self.offline || env("HF_HUB_OFFLINE").is_some_and(|value| value != "0"),
         };
         for hub in &self.hub {
@@ -175,18 +186,25 @@ impl HubArgs {
                 Some(("hf", url)) => config.huggingface = url.to_owned(),
                 Some((name, _)) => {
                     return Err(usage(format!(
-                        "--hub {hub}: hub `{name}` is not known; known: hf"
+                        "--hub {name}=...: hub `{name}` is not known; known: hf"
                     )));
                 }
                 None => {
                     return Err(usage(format!(
-                        "--hub {hub}: NAME=URL is expected, e.g. hf=https://huggingface.co"
+                        "--hub {}: NAME=URL is expected, e.g. hf=https://huggingface.co",
+                        without_secrets(hub)
                     )));
                 }
             }
         }
         Ok(config)
     }
+}
+
+/// Parsed here, for the argument parser's own error would repeat a password.
+fn allowed(urls: &[String]) -> Result<Vec<HubUrl>, Failure> {
+    let bad = |error: HubUrlError| usage(format!("--allow-endpoint {error}"));
+    urls.iter().map(|url| url.parse().map_err(bad)).collect()
 }
 
 impl TokenArgs {
@@ -372,6 +390,30 @@ mod tests {
         }
         for text in ["", "GiB", "1X", "-1", "99999999999T", "1.5G"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_reader_of_hubs_may_be_allowed_another_and_no_error_repeats_a_password() {
+        let config = |allow_endpoint: &str, hub: &str| {
+            let args = HubArgs {
+                hub: vec![hub.to_owned()],
+                ca_file: None,
+                offline: false,
+                allow_endpoint: vec![allow_endpoint.to_owned()],
+            };
+            args.config().map_err(|failure| failure.to_string())
+        };
+        let (url, hf) = ("https://hub.example.com", "hf=https://hub.example.com");
+        let allowed = config(url, hf).expect("a hub").allowed;
+        assert_eq!(allowed, [url.parse().expect("a hub")]);
+        for (url, hub) in [
+            ("https://u:SECRET@hub", hf),
+            (url, "https://u:SECRET@hub"),
+            (url, "x=https://u:SECRET@hub"),
+        ] {
+            let error = config(url, hub).expect_err("credentials");
+            assert!(error.contains("--") && !error.contains("SECRET"), "{error}");
         }
     }
 

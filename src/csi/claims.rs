@@ -171,7 +171,8 @@ fn check(words: &Words) -> Result<(), ParameterError> {
         true => Wish::of_parameters(words, Author::Pod).map(drop),
         false => {
             parameters::check_words(words, &[])?;
-            parameters::options(words, Author::Pod).map(drop)
+            parameters::endpoint(words, Author::Pod)?;
+            parameters::options(words).map(drop)
         }
     }
 }

@@ -32,17 +32,23 @@ impl Following {
         pod: PodRef,
         bulletin: impl FnOnce() -> Option<Bulletin>,
     ) {
-        let mut tasks = self.lock();
-        if tasks.get(target).is_some_and(|task| !task.is_finished()) {
+        if self.follows(target) {
             return;
         }
+        // Outside the lock of all targets: it looks at every file of the volume. Calls for one target take turns.
         if let Some(bulletin) = bulletin() {
             let task = tokio::spawn(bulletin.for_each(move |(news, text)| {
                 observer.observe(&pod, news, text);
                 std::future::ready(())
             }));
-            tasks.insert(target.to_owned(), AbortOnDropHandle::new(task));
+            let task = AbortOnDropHandle::new(task);
+            self.lock().insert(target.to_owned(), task);
         }
+    }
+
+    fn follows(&self, target: &Path) -> bool {
+        let tasks = self.lock();
+        tasks.get(target).is_some_and(|task| !task.is_finished())
     }
 
     pub(super) fn stop(&self, target: &Path) {

@@ -211,9 +211,8 @@ fn at(reference: &Reference, revision: &str) -> Result<Reference, ParameterError
     }
 }
 
-/// Everything but the reference.
-pub(super) fn options(words: &Words, author: Author) -> Result<Options, ParameterError> {
-    endpoint(words, author)?;
+/// Everything but the reference and its hub.
+pub(super) fn options(words: &Words) -> Result<Options, ParameterError> {
     layout(words)?;
     let options = Options {
         include: list(words, "include"),
@@ -234,7 +233,7 @@ pub(super) fn options(words: &Words, author: Author) -> Result<Options, Paramete
 
 /// A hub chosen by a pod would make the seed call any address. One chosen by an administrator must be on the
 /// seeds' list as well; what no list may hold is refused here.
-fn endpoint(words: &Words, author: Author) -> Result<Option<HubUrl>, ParameterError> {
+pub(super) fn endpoint(words: &Words, author: Author) -> Result<Option<HubUrl>, ParameterError> {
     match (words.get("endpoint"), author) {
         (None, _) => Ok(None),
         (Some(_), Author::Pod) => Err(ParameterError::NotInPods {

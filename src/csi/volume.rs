@@ -45,7 +45,7 @@ impl Wish {
         parameters::check_words(words, &[])?;
         Ok(Wish {
             subject: Subject::Reference(parameters::reference(words, author)?),
-            options: parameters::options(words, author)?,
+            options: parameters::options(words)?,
         })
     }
 
@@ -55,7 +55,7 @@ impl Wish {
             return Wish::of_parameters(words, author);
         };
         parameters::check_words(words, &FOUND)?;
-        let options = parameters::options(words, author)?;
+        let options = parameters::options(words)?;
         let view = options.view(words.get("subdir").cloned());
         let pin = pinned(words, commit)?;
         Ok(Wish {

@@ -9,10 +9,10 @@ use crate::backoff::Delays;
 use crate::model::{Failure, FailureKind};
 use crate::source::{FileRef, Source};
 use crate::store::Store;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 pub struct Admission {
     source: Arc<dyn Source>,
@@ -22,6 +22,8 @@ pub struct Admission {
     passed: watch::Sender<bool>,
     /// Held while one caller asks; the others then find its answer.
     asking: Mutex<()>,
+    /// Whether readers' trouble is that nobody has answered.
+    told: std::sync::Mutex<bool>,
 }
 
 impl Admission {
@@ -41,6 +43,7 @@ impl Admission {
             troubles,
             passed,
             asking: Mutex::default(),
+            told: Default::default(),
         })
     }
 
@@ -63,7 +66,23 @@ impl Admission {
         let noted = self.store.prove(&self.file.pin.repository, self.file.key);
         noted.map_err(|error| Failure::new(FailureKind::Internal, error.to_string()))?;
         self.passed.send_replace(true);
+        if std::mem::take(&mut *self.told()) {
+            self.troubles.over();
+        }
         Ok(())
+    }
+
+    fn told(&self) -> MutexGuard<'_, bool> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells why readers wait, unless the answer has come to another one meanwhile.
+    fn tell(&self, failure: &Failure) {
+        let mut told = self.told();
+        if !self.has_passed() {
+            self.troubles.failed(failure);
+            *told = true;
+        }
     }
 
     /// Asks until there is an answer. Past the time `most`, fails with the last passing trouble.
@@ -72,14 +91,14 @@ impl Admission {
         let mut last = Failure::new(FailureKind::Unavailable, "nobody answered");
         while !self.has_passed() {
             match timeout_at(deadline, self.ask()).await {
-                Ok(Err(failure)) if failure.kind.is_transient() => {
-                    self.troubles.failed(&failure);
+                Ok(Err(failure)) if failure.kind.is_transient() && Instant::now() < deadline => {
+                    self.tell(&failure);
                     last = failure;
                 }
                 Ok(answer) => return answer,
                 Err(_) => return Err(last),
             }
-            sleep(delays.next_delay()).await;
+            sleep_until(deadline.min(Instant::now() + delays.next_delay())).await;
         }
         Ok(())
     }

@@ -50,19 +50,24 @@ impl OpenFile {
     pub async fn complete(&self, timeout: Duration) -> Result<(), ReadError> {
         self.admitted(timeout).await?;
         let mut changes = self.cached.changes();
+        // Time for the piece that is asked for then, however short the patience.
+        let idle = IDLE.min(timeout / 2);
         self.fetch_all();
-        while let Some(index) = self.cached.have().not().iter().next() {
-            let is_moving = tokio::time::timeout(IDLE.min(timeout), changes.changed()).await;
-            if is_moving.is_ok() && self.state() != State::Revoked {
+        while self.state() != State::Revoked
+            && let Some(index) = self.cached.have().not().iter().next()
+        {
+            if tokio::time::timeout(idle, changes.changed()).await.is_ok() {
                 continue;
             }
-            if let Some(_passed) = self.wait_for(index, timeout).await? {
+            if let Some(_passed) = self.wait_for(index, timeout, idle).await? {
                 let source = StoreError::NoRoom {
                     dir: self.fetcher.store.dir().to_owned(),
                     bytes: self.file.size,
                 };
                 return Err(self.store_error(source));
             }
+            // A failure or a full cache has ended what was wished for.
+            self.fetch_all();
         }
         self.verdict(timeout).await
     }

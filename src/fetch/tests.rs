@@ -5,7 +5,7 @@ use crate::model::{Digest, Geometry, PIECE_BYTES, Verify};
 use crate::source::Arrival;
 use crate::store::StoreConfig;
 use async_trait::async_trait;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
 /// For reads that end long before.
@@ -25,6 +25,8 @@ struct Counting {
     asked: Mutex<Vec<u32>>,
     gate: Semaphore,
     failure: Mutex<Option<Failure>>,
+    /// So many questions for admission fail.
+    unsure: AtomicUsize,
     silent: AtomicBool,
     /// Background runs never end.
     stuck: AtomicBool,
@@ -67,6 +69,15 @@ impl Counting {
 
 #[async_trait]
 impl Source for Counting {
+    async fn admit(&self, _: &FileRef) -> Result<(), Failure> {
+        let left = self.unsure.load(Ordering::SeqCst);
+        self.unsure.store(left.saturating_sub(1), Ordering::SeqCst);
+        match left {
+            0 => Ok(()),
+            _ => Err(Failure::new(FailureKind::Unavailable, "no seed")),
+        }
+    }
+
     async fn piece(&self, file: &FileRef, index: u32) -> Result<Arrival, Failure> {
         self.demanded.fetch_add(1, Ordering::SeqCst);
         self.give(file, index).await
@@ -116,6 +127,7 @@ fn bench(limit_bytes: u64) -> Bench {
         asked: Mutex::default(),
         gate: Semaphore::new(64),
         failure: Mutex::default(),
+        unsure: AtomicUsize::new(0),
         silent: AtomicBool::new(false),
         stuck: AtomicBool::new(false),
         demanded: AtomicU32::new(0),
@@ -282,6 +294,112 @@ async fn a_strict_reader_of_a_revoked_file_fails_at_once() {
     let refused = reader.read_now(0, 1);
     assert!(matches!(refused, Some(Err(ReadError::Revoked { .. }))));
     assert_eq!(bench.source.asked(), [0]);
+}
+
+/// It waited for news of a file of which nothing comes any more.
+#[tokio::test(start_paused = true)]
+async fn a_strict_reader_of_a_file_revoked_meanwhile_fails_at_once() {
+    let bench = plenty();
+    bench.source.silent.store(true, Ordering::SeqCst);
+    let reader = bench.reader(Verify::Strict, 600);
+    reader.open.cached.revoke().expect("a disk");
+    let started = Instant::now();
+    let refused = reader.read(0, 1).await;
+    assert!(matches!(refused, Err(ReadError::Revoked { .. })));
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+/// It waited for the background first and then its whole timeout again.
+#[tokio::test(start_paused = true)]
+async fn a_strict_read_without_progress_ends_after_its_timeout() {
+    for seconds in [1, 30] {
+        let bench = plenty();
+        bench.source.silent.store(true, Ordering::SeqCst);
+        let (started, reader) = (Instant::now(), bench.reader(Verify::Strict, seconds));
+        let error = reader.read(0, 1).await.expect_err("nobody answers");
+        assert!(matches!(error, ReadError::Timeout { seconds: told, .. } if told == seconds));
+        assert_eq!(started.elapsed().as_millis() as u64 / 10, seconds * 100);
+        assert_eq!(bench.source.demanded.load(Ordering::SeqCst), 1);
+    }
+}
+
+/// One refusal in the background ended it, and the file came at a piece in five seconds.
+#[tokio::test(start_paused = true)]
+async fn a_whole_file_goes_on_after_a_failure_in_the_background() {
+    let bench = plenty();
+    let refusal = Failure::new(FailureKind::Denied, "hub says no");
+    *bench.source.failure.lock().expect("a lock") = Some(refusal);
+    let open = bench.fetcher.open(file()).expect("a file");
+    let root = *blake3::hash(&content()).as_bytes();
+    open.cached.finish(root).expect("a disk");
+    let started = Instant::now();
+    open.complete(WAIT).await.expect("the whole file");
+    assert_eq!(started.elapsed().as_secs(), 5, "one pause");
+    assert_eq!(bench.source.demanded.load(Ordering::SeqCst), 1);
+}
+
+/// A pod was told of a missing source for a minute after there was one.
+#[tokio::test(start_paused = true)]
+async fn an_admission_that_comes_at_last_ends_its_trouble() {
+    let bench = plenty();
+    bench.source.unsure.store(2, Ordering::SeqCst);
+    let open = bench.fetcher.open(file()).expect("a file");
+    let mut news = bench.fetcher.store().news();
+    let told = async {
+        news.changed().await.expect("the store lives");
+        bench.fetcher.troubles(&open.file.pin.repository).len()
+    };
+    let (admitted, told) = tokio::join!(open.admission.wait(WAIT), told);
+    admitted.expect("at the third question");
+    assert_eq!(told, 1);
+    assert_eq!(open.troubles.now(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_admission_does_not_outlast_its_reader() {
+    let bench = plenty();
+    bench.source.unsure.store(usize::MAX, Ordering::SeqCst);
+    let open = bench.fetcher.open(file()).expect("a file");
+    let started = Instant::now();
+    let refused = open.admission.wait(Duration::from_secs(9)).await;
+    assert_eq!(refused.expect_err("nobody admits").message, "no seed");
+    assert_eq!(started.elapsed().as_millis() / 10, 900);
+}
+
+/// A trouble that began while the one before it ended was told to nobody.
+#[tokio::test]
+async fn a_trouble_that_begins_is_told_whatever_ends_meanwhile() {
+    let bench = plenty();
+    let troubles = Troubles::new(bench.fetcher.store().clone(), "w".into());
+    let failure = Failure::new(FailureKind::Unavailable, "no seed");
+    let mut news = bench.fetcher.store().news();
+    let (turn, mut lost) = (AtomicU32::new(0), 0);
+    let until = |value| {
+        while turn.load(Ordering::SeqCst) != value {
+            std::thread::yield_now();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in (0..40_000).step_by(2) {
+                until(round + 1);
+                troubles.over();
+                turn.store(round + 2, Ordering::SeqCst);
+            }
+        });
+        for round in (0..40_000).step_by(2) {
+            troubles.failed(&failure);
+            news.mark_unchanged();
+            turn.store(round + 1, Ordering::SeqCst);
+            (0..round % 128).for_each(|_| std::hint::spin_loop());
+            troubles.failed(&failure);
+            until(round + 2);
+            // It began anew and is told, or lasted and is over.
+            let told = news.has_changed().expect("the store lives");
+            lost += u32::from(!told && troubles.now().is_some());
+        }
+    });
+    assert_eq!(lost, 0);
 }
 
 #[tokio::test]

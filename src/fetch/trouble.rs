@@ -3,7 +3,7 @@
 use crate::model::{Failure, FailureKind};
 use crate::store::Store;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -49,9 +49,11 @@ impl Troubles {
     }
 
     pub fn now(&self) -> Option<Trouble> {
-        let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, trouble) = last.as_ref()?;
-        (since.elapsed() < NEWS).then(|| trouble.clone())
+        news(&self.lock()).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(Instant, Trouble)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A try failed. Content that is wrong is no trouble that passes: its file is revoked.
@@ -71,13 +73,20 @@ impl Troubles {
         self.set(None);
     }
 
-    /// Only what begins is told to those who listen: that it lasts is theirs to look at.
+    /// Only what begins is told to those who listen: that it lasts is theirs to look at. Told once it can be
+    /// seen, and seen to begin by one only, or whoever looks at the wrong moment is never told.
     fn set(&self, trouble: Option<Trouble>) {
-        let begins = trouble.is_some() && self.now().is_none();
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
-            trouble.map(|trouble| (Instant::now(), trouble));
+        let mut last = self.lock();
+        let begins = trouble.is_some() && news(&last).is_none();
+        *last = trouble.map(|trouble| (Instant::now(), trouble));
+        drop(last);
         if begins {
             self.store.stir();
         }
     }
+}
+
+fn news(last: &Option<(Instant, Trouble)>) -> Option<&Trouble> {
+    let (since, trouble) = last.as_ref()?;
+    (since.elapsed() < NEWS).then_some(trouble)
 }

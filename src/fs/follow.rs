@@ -2,7 +2,7 @@
 //! readers suffer.
 //!
 //! Woken by the store's news, of which a burst is looked at once; between them it sleeps. A look asks for the
-//! state of the first file that was not final yet, not of all, and for the troubles of open files.
+//! state of the last file that was not final yet, not of all, and for the troubles of open files.
 
 use super::tree::ItemId;
 use super::volume::Volume;
@@ -60,7 +60,7 @@ impl Follow {
         &self.volume
     }
 
-    /// The next change; `None` once the volume has ended. Cancel-safe.
+    /// The next change; `None` once the volume has ended.
     pub async fn next(&mut self) -> Option<Change> {
         let ending = self.volume.ending().clone();
         ending.run_until_cancelled(self.change()).await.flatten()
@@ -116,9 +116,8 @@ impl Volume {
     }
 
     fn trouble(&self) -> Option<String> {
-        let trouble = |file| self.opener().trouble(self.tree().entry_index(file));
-        let found = self.tree().all_files().find_map(trouble);
-        found.map(|trouble| trouble.to_string())
+        let troubles = self.troubles();
+        troubles.first().map(|trouble| trouble.to_string())
     }
 }
 

@@ -4,11 +4,12 @@
 //! controls. In the program all three are `fetch`.
 
 use crate::fetch::{Fetcher, ReadError, Reader, Trouble};
-use crate::model::{Credential, Listing, Pin, Reads, Token};
+use crate::model::{Credential, FileKey, Listing, Pin, Reads, Token};
 use crate::source::FileRef;
 use crate::store::State;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use std::collections::HashMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,9 +40,9 @@ pub trait Opener: Send + Sync + 'static {
     fn open(&self, entry: usize) -> Result<Arc<dyn Content>, ReadError>;
     /// What is known of a file that is not open; must not create anything.
     fn state(&self, entry: usize) -> State;
-    /// What readers of a file suffer from, if they do; from memory.
-    fn trouble(&self, entry: usize) -> Option<Trouble>;
-    /// Counts up when what [`Opener::state`] or [`Opener::trouble`] say of any file may have changed.
+    /// What readers of the listing's files suffer from, where they do; from memory.
+    fn troubles(&self) -> HashMap<FileKey, Trouble>;
+    /// Counts up when what [`Opener::state`] or [`Opener::troubles`] say of any file may have changed.
     fn news(&self) -> watch::Receiver<u64>;
     /// From now on files opened here are brought ahead of their readers.
     fn run_ahead(&self);
@@ -140,9 +141,8 @@ impl Opener for FetchOpener {
         }
     }
 
-    fn trouble(&self, entry: usize) -> Option<Trouble> {
-        let key = self.listing.files()[entry].key;
-        self.fetcher.trouble(key, &self.pin.repository)
+    fn troubles(&self) -> HashMap<FileKey, Trouble> {
+        self.fetcher.troubles(&self.pin.repository)
     }
 
     fn news(&self) -> watch::Receiver<u64> {

@@ -33,14 +33,24 @@ impl Volume {
                     .revoked
                     .get_or_insert_with(|| tree.entry(file).path.clone());
             }
-            survey.starving = survey.starving.or_else(|| starving(opener.trouble(entry)));
         }
+        // A full cache is the node's trouble, told as such.
+        let starving = |trouble: &&Trouble| matches!(trouble, Trouble::Starving { .. });
+        let troubles = self.troubles();
+        survey.starving = troubles.iter().find(starving).map(ToString::to_string);
         survey
     }
-}
 
-/// A full cache is the node's trouble, told as such.
-fn starving(trouble: Option<Trouble>) -> Option<String> {
-    let starving = |trouble: &Trouble| matches!(trouble, Trouble::Starving { .. });
-    trouble.filter(starving).map(|trouble| trouble.to_string())
+    /// What readers of shown files suffer from, in the order of the files.
+    pub(super) fn troubles(&self) -> Vec<Trouble> {
+        let mut known = self.opener().troubles();
+        if known.is_empty() {
+            return Vec::new();
+        }
+        let keys = self
+            .tree()
+            .all_files()
+            .map(|file| self.tree().entry(file).key);
+        keys.filter_map(|key| known.remove(&key)).collect()
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::open::{Content, Opener, Provider};
 use crate::fetch::{ReadError, Trouble};
-use crate::model::{Digest, Listing, Reads, Token};
+use crate::model::{Digest, Entry, FileKey, Listing, Reads, Token};
 use crate::store::State;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -241,9 +241,13 @@ impl Opener for TwinOpener {
         self.file(entry).state()
     }
 
-    fn trouble(&self, entry: usize) -> Option<Trouble> {
-        let file = self.file(entry);
-        file.trouble.lock().expect("no panic").clone()
+    fn troubles(&self) -> HashMap<FileKey, Trouble> {
+        let files = self.twin.files.lock().expect("no panic");
+        let trouble = |entry: &Entry| {
+            let trouble = files.get(&entry.path)?.trouble.lock().expect("no panic");
+            Some((entry.key, trouble.clone()?))
+        };
+        self.listing.files().iter().filter_map(trouble).collect()
     }
 
     fn news(&self) -> watch::Receiver<u64> {

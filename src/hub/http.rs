@@ -6,6 +6,7 @@
 
 use super::HubError;
 use crate::metrics::METRICS;
+use crate::model::hub_url::is_local;
 use crate::model::{FailureKind, Token};
 use crate::tls::{hub_client, is_untrusted};
 use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, HeaderValue, RANGE};
@@ -198,20 +199,15 @@ impl Http {
     }
 }
 
-/// Refuses redirects that a hub has no business with: a step down from TLS, or to link-local addresses,
-/// where clouds keep their metadata services.
+/// Refuses redirects that a hub has no business with: a step down from TLS, or to where no hub may be either.
 pub fn check_foreign(from: &Url, to: &Url) -> Result<(), HubError> {
-    let link_local = match to.host() {
-        Some(url::Host::Ipv4(address)) => address.is_link_local(),
-        Some(url::Host::Ipv6(address)) => address.is_unicast_link_local(),
-        _ => false,
-    };
+    let is_local = to.host().is_some_and(|host| is_local(&host));
     let downgrade = from.scheme() == "https" && to.scheme() != "https";
-    match link_local || downgrade || !matches!(to.scheme(), "http" | "https") {
+    match is_local || downgrade || !matches!(to.scheme(), "http" | "https") {
         true => Err(HubError::last(
             FailureKind::Unavailable,
             format!(
-                "{}: redirect to {} refused: it leaves TLS or names a link-local address",
+                "{}: redirect to {} refused: it leaves TLS or names an address of one machine or segment alone",
                 shown(from),
                 shown(to)
             ),
@@ -279,6 +275,7 @@ pub fn shown(url: &Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::hub_url::LOCAL;
 
     fn url(text: &str) -> Url {
         text.parse().expect(text)
@@ -299,6 +296,11 @@ mod tests {
             "https://[fe80::1]/",
             "file:///etc/passwd",
         ] {
+            assert!(check_foreign(&from, &url(bad)).is_err(), "{bad}");
+        }
+        // An allowed hub without TLS could send a seed to most of these.
+        for bad in LOCAL {
+            let from = url("http://hub.example.com");
             assert!(check_foreign(&from, &url(bad)).is_err(), "{bad}");
         }
         assert!(check_foreign(&from, &url("https://cdn.example/x")).is_ok());

@@ -91,11 +91,15 @@ fn not_allowed(url: &HubUrl) -> HubError {
     match url.is_loopback() {
         true => HubError::last(
             FailureKind::BadReference,
-            format!("hub {url}: is a loopback address: name one that the seeds can reach"),
+            format!(
+                "hub {url}: is a loopback address: name one that the seeds can reach, or give --allow-endpoint {url} to what reads it itself"
+            ),
         ),
         false => HubError::last(
             FailureKind::Denied,
-            format!("hub {url}: is not allowed: start the seeds with --allow-endpoint {url}"),
+            format!(
+                "hub {url}: is not allowed: give --allow-endpoint {url} to the seeds, or without seeds to this command"
+            ),
         ),
     }
 }

@@ -5,6 +5,7 @@
 
 use super::piece::{FILE_BYTES_MAX, Geometry};
 use super::revision::Pin;
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -61,10 +62,10 @@ impl FileKey {
         hasher
             .update(digest.to_string().as_bytes())
             .update(&size.to_le_bytes());
-        let (pin_text, hub) = (pin.to_string(), pin.repository.hub.as_ref());
-        let origin = match (digest, hub) {
-            (Digest::Version(_), _) => vec![pin_text.as_str(), path],
-            (_, hub) => hub.map(|hub| hub.as_str()).into_iter().collect(),
+        let origin = match (digest, &pin.repository.hub) {
+            (Digest::Version(_), _) => vec![pin.to_string().into(), path.into()],
+            (_, Some(hub)) => vec![Cow::from(hub.as_str())],
+            (_, None) => Vec::new(),
         };
         // Lengths before texts, so that no two tuples spell the same bytes.
         for part in origin {

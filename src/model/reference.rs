@@ -8,6 +8,7 @@
 //! name's at the other; where users may name such a hub is not decided here. Printing gives back the shortest text that parses to the same value.
 
 use super::HubUrl;
+use super::secrets::shown;
 use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
@@ -119,18 +120,25 @@ impl FromStr for Reference {
     type Err = ReferenceError;
 
     fn from_str(text: &str) -> Result<Reference, ReferenceError> {
-        let scheme = text
-            .split_once([':', '('])
-            .and_then(|(name, _)| scheme_named(name));
+        let (name, _) = text.split_once([':', '(']).unwrap_or_default();
         let parsed = split_hub(text).and_then(|(text, hub)| Ok((parse(&text)?, hub)));
         let parsed = parsed.map(|(reference, hub)| Reference { hub, ..reference });
-        parsed.map_err(|(part, cause)| ReferenceError {
-            text: text.chars().take(200).collect(),
-            part,
-            cause,
-            example: scheme.unwrap_or(Scheme::HuggingFace).example(),
+        parsed.map_err(|(part, cause)| {
+            let (text, cause) = shown(text, cause, is_repository);
+            ReferenceError {
+                text,
+                part,
+                cause,
+                example: scheme_named(name).unwrap_or(Scheme::HuggingFace).example(),
+            }
         })
     }
+}
+
+/// A repository of a hub holds no credentials, whatever revision follows it.
+fn is_repository(text: &str) -> bool {
+    let parsed = split_hub(text).and_then(|(text, _)| parse(&text));
+    parsed.is_ok_and(|reference| reference.has_kinds())
 }
 
 fn scheme_named(name: &str) -> Option<Scheme> {
@@ -567,6 +575,30 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_error_does_not_repeat_credentials() {
+        for text in [
+            "hf(https://u:SECRET@h)://o/n",
+            "hf(https://SECRET@h)://o/n@main",
+            "hf(https://u:SECRET/x@h://o/n",
+            "hf://u:SECRET@h/o/n",
+            "hf://SECRET@h",
+            "https://u:SECRET@h/file",
+            "https://u:x/SECRET@h/",
+            "oci://u:SECRET@h",
+            "hf://u:SECRET/x@h/o",
+            "hf(https://u:SECRET)@h://o/n",
+            "SECRET@h://o/n",
+        ] {
+            let error = text.parse::<Reference>().expect_err(text).to_string();
+            assert!(!error.contains("SECRET"), "{error}");
+            assert!(error.contains("…@"), "{error}");
+        }
+        let error = "hf://owner/name@a..b".parse::<Reference>();
+        let error = error.expect_err("no branch").to_string();
+        assert!(error.contains("`hf://owner/name@a..b`"), "{error}");
+    }
+
     fn name() -> impl Strategy<Value = String> {
         "[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,20}"
     }
@@ -586,7 +618,7 @@ mod tests {
         #[test]
         fn printing_and_parsing_agree(
             scheme in prop_oneof![Just(Scheme::HuggingFace), Just(Scheme::ModelScope)],
-            hub in prop::option::of("https?://[a-z]{1,8}[.]example(:[1-9][0-9]{1,3})?(/[a-z%]{1,5})?"),
+            hub in prop::option::of("https?://[a-z]{1,8}[.]example(:[1-9][0-9]{1,3})?(/[a-z%é]{1,15})?"),
             kind in prop_oneof![Just(Kind::Model), Just(Kind::Dataset), Just(Kind::Space)],
             owner in prop_oneof![name(), Just("models".to_owned()), Just("datasets".to_owned())],
             name in name(),

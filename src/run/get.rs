@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// A command line waits this long for progress before it gives up.
-const TIMEOUT: Duration = Duration::from_secs(600);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Downloads a model.
 pub async fn get(config: GetConfig) -> Result<(), Failure> {

@@ -3,7 +3,7 @@
 use super::command::{self, Request};
 use super::control::{self, ControlService};
 use super::engine::{Engine, open_store};
-use super::get::print;
+use super::get::{TIMEOUT, print};
 use super::status::StatusSource;
 use super::{attach, node, ops, signal};
 use crate::config::MountConfig;
@@ -24,7 +24,7 @@ const MOUNTS_WAITING: usize = 16;
 /// it is readable.
 pub async fn mount(config: MountConfig) -> Result<ExitCode, Failure> {
     let request = request(&config)?;
-    match open_store(&config.cache) {
+    match open_store(&config.shown.cache) {
         Ok(store) if config.foreground => hold(store, &config, request)
             .await
             .map(|()| ExitCode::SUCCESS),
@@ -34,7 +34,7 @@ pub async fn mount(config: MountConfig) -> Result<ExitCode, Failure> {
             in_background(&config)
         }
         Err(StoreError::Owned { dir }) => {
-            print(attach::mount(&dir, &request).await?, config.json);
+            print(attach::mount(&dir, &request).await?, config.shown.json);
             Ok(ExitCode::SUCCESS)
         }
         Err(error) => Err(error.into()),
@@ -42,17 +42,17 @@ pub async fn mount(config: MountConfig) -> Result<ExitCode, Failure> {
 }
 
 fn request(config: &MountConfig) -> Result<Request, Failure> {
-    let dir = std::fs::canonicalize(&config.dir).map_err(|error| {
+    let dir = std::fs::canonicalize(&config.shown.dir).map_err(|error| {
         let message = format!(
             "mount point {}: {error}: create the directory first",
-            config.dir.display()
+            config.shown.dir.display()
         );
         Failure::new(FailureKind::BadReference, message)
     })?;
     Ok(Request {
-        reference: config.reference.clone(),
-        view: config.view.clone(),
-        token: config.token.clone(),
+        reference: config.shown.reference.clone(),
+        view: config.shown.view.clone(),
+        token: config.shown.token.clone(),
         dir,
         prefetch: config
             .prefetch
@@ -69,7 +69,7 @@ fn in_background(config: &MountConfig) -> Result<ExitCode, Failure> {
             format!("cannot start the mount process: {error}"),
         )
     };
-    let log_path = config.cache.dir.join("mount.log");
+    let log_path = config.shown.cache.dir.join("mount.log");
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -118,14 +118,16 @@ fn last_line(log: &Path, start: u64) -> String {
 /// Holds the mount, and those that other commands ask for, until the last has ended or a signal comes.
 async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<(), Failure> {
     let shutdown = signal::shutdown()?;
-    let engine = match &config.peer {
-        None => Engine::local(store.clone(), &config.hubs, config.read_timeout)?,
+    let patience = config.shown.view.reads.timeout;
+    let read_timeout = patience.unwrap_or(TIMEOUT);
+    let engine = match &config.shown.peer {
+        None => Engine::local(store.clone(), &config.shown.hubs, read_timeout)?,
         Some(peer) => {
             Engine::peer(
                 store.clone(),
                 peer,
                 node::unique_id(),
-                config.read_timeout,
+                read_timeout,
                 shutdown.clone(),
             )
             .await?
@@ -143,7 +145,7 @@ async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<()
         store: Some(store.clone()),
         mounts: Some(mounts.clone()),
     };
-    if let Some(addr) = config.http {
+    if let Some(addr) = config.shown.http {
         ops::serve(
             addr,
             status.clone(),
@@ -160,7 +162,7 @@ async fn hold(store: Store, config: &MountConfig, request: Request) -> Result<()
         mounts: Some((mounts.clone(), keep)),
     };
     control::serve(store.dir(), service, shutdown.clone())?;
-    print(done, config.json);
+    print(done, config.shown.json);
     watch(mounted, asked, &shutdown).await;
     shutdown.cancel();
     Ok(())

@@ -45,12 +45,6 @@ impl Nets {
             "tc qdisc replace dev v{number} {tbf} && ip netns exec h{number} tc qdisc replace dev e{number} {tbf}"
         ));
     }
-
-    /// Cuts a host off, or connects it again.
-    pub fn connect(&self, address: Ipv4Addr, connected: bool) {
-        let state = if connected { "up" } else { "down" };
-        run(&format!("ip link set v{} {state}", address.octets()[3]));
-    }
 }
 
 fn run(script: &str) {

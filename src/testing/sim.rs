@@ -9,6 +9,7 @@ mod node;
 mod seed;
 
 use crate::model::{Bitfield, PIECE_BYTES};
+use crate::swarm::background;
 use crate::swarm::ledger::Gift;
 use crate::swarm::planner::Next;
 use crate::swarm::slots::{Class, Slot};
@@ -82,9 +83,8 @@ pub struct Report {
 const REQUEST_BYTES: u64 = 300;
 const HAVE_BYTES: u64 = 170;
 const SEED_ZONE: u32 = 0;
-/// As `LOOK_AGAIN` and `STARVED` of the real node.
-const LOOK_AGAIN: Nanos = 50_000_000;
-const STARVED: Nanos = 500_000_000;
+const LOOK_AGAIN: Nanos = background::LOOK_AGAIN.as_nanos() as Nanos;
+const STARVED: Nanos = background::STARVED.as_nanos() as Nanos;
 
 /// Simulates until every node has everything. `None` when that never happens.
 pub fn run(scenario: &Scenario) -> Option<Report> {

@@ -1,6 +1,7 @@
 //! The hub's address and the URLs under it, each name percent-encoded so that it stays one name.
 
 use crate::hub::HubError;
+use crate::model::secrets::without_secrets;
 use crate::model::{FailureKind, Kind, Pin, Reference};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use url::Url;
@@ -25,7 +26,8 @@ impl Endpoint {
             HubError::last(
                 FailureKind::BadReference,
                 format!(
-                    "hub endpoint `{text}`: {cause}: an example that works: https://huggingface.co"
+                    "hub endpoint `{}`: {cause}: an example that works: https://huggingface.co",
+                    without_secrets(text)
                 ),
             )
         };
@@ -33,7 +35,8 @@ impl Endpoint {
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
             return Err(bad("is neither http:// nor https://"));
         }
-        if base.query().is_some() || base.fragment().is_some() || !base.username().is_empty() {
+        let has_credentials = !base.username().is_empty() || base.password().is_some();
+        if base.query().is_some() || base.fragment().is_some() || has_credentials {
             return Err(bad("holds a query or credentials"));
         }
         let text = base.as_str().trim_end_matches('/').to_owned();
@@ -128,6 +131,21 @@ mod tests {
 
     fn reference(text: &str) -> Reference {
         text.parse().expect(text)
+    }
+
+    #[test]
+    fn credentials_are_refused_and_not_repeated() {
+        for text in [
+            "https://u:SECRET@hub",
+            "https://:SECRET@hub",
+            "u:SECRET@hub",
+        ] {
+            let error = Endpoint::new(text).expect_err(text).to_string();
+            assert!(
+                error.contains("…@hub") && !error.contains("SECRET"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 /// The seed among the ids of [`Standings`].
 pub const SEED: u32 = u32::MAX;
-pub const DOWN_SLOTS: u32 = 4;
+pub const DOWN_SLOTS: u32 = crate::fetch::BULK_SLOTS as u32;
 
 pub struct Node {
     pub zone: u32,
