@@ -4,15 +4,14 @@
 //! rest of the program gets the plain structs of [`crate::config`].
 
 mod commands;
+mod daemons;
 pub mod exit;
 mod flags;
 
 use crate::config::Format;
 use clap::{Parser, Subcommand};
-use commands::{
-    BootstrapArgs, ControllerArgs, GetArgs, MountArgs, NodeArgs, ResolveArgs, SeedArgs, StatusArgs,
-    SuperviseArgs, UnmountArgs,
-};
+use commands::{GetArgs, MountArgs, ResolveArgs, StatusArgs, UnmountArgs};
+use daemons::{BootstrapArgs, ControllerArgs, NodeArgs, SeedArgs, SuperviseArgs};
 
 /// Mounts AI model repositories as read-only volumes: there in seconds, read lazily, fetched once.
 #[derive(Debug, Parser)]

@@ -7,6 +7,7 @@
 
 mod admission;
 mod driver;
+mod error;
 mod flight;
 mod plan;
 mod reader;
@@ -19,6 +20,7 @@ use crate::store::{CacheFile, ReadOutcome, State, Store, StoreError};
 use admission::Admission;
 use bytes::{Bytes, BytesMut};
 use driver::Driver;
+pub use error::ReadError;
 use flight::Flights;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -50,51 +52,6 @@ impl Default for FetchConfig {
         FetchConfig {
             read_timeout: Duration::from_secs(600),
         }
-    }
-}
-
-/// Why a read failed. A reader gets one of these or all its bytes.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    #[error("piece {piece} of {path}: no progress for {seconds} s: {cause}")]
-    Timeout {
-        path: String,
-        piece: u32,
-        seconds: u64,
-        cause: String,
-    },
-    #[error("{path}: content does not match the hub's digest and was revoked")]
-    Revoked { path: String },
-    #[error("{path}: {cause}")]
-    Denied { path: String, cause: String },
-    #[error("{path}: {cause}")]
-    Failed {
-        path: String,
-        kind: FailureKind,
-        cause: String,
-    },
-    #[error("{path}: {source}")]
-    Store {
-        path: String,
-        #[source]
-        source: StoreError,
-    },
-}
-
-impl From<ReadError> for Failure {
-    fn from(error: ReadError) -> Failure {
-        let kind = match &error {
-            ReadError::Timeout { .. } => FailureKind::Unavailable,
-            ReadError::Revoked { .. } => FailureKind::Integrity,
-            ReadError::Denied { .. } => FailureKind::Denied,
-            ReadError::Failed { kind, .. } => *kind,
-            ReadError::Store {
-                source: StoreError::NoRoom { .. },
-                ..
-            } => FailureKind::NoRoom,
-            ReadError::Store { .. } => FailureKind::Internal,
-        };
-        Failure::new(kind, error.to_string())
     }
 }
 

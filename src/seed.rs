@@ -7,6 +7,7 @@
 mod answers;
 mod body;
 mod catalog;
+mod conversation;
 mod digest;
 mod fellows;
 mod fellowship;
@@ -17,6 +18,7 @@ mod local;
 mod origins;
 mod owned;
 mod owner;
+mod pages;
 mod permissions;
 mod proofs;
 pub mod server;

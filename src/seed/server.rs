@@ -4,15 +4,17 @@
 //! 10 s and ends with its stream. Small files that are final in the seed's store travel with a listing:
 //! config, tokenizer, index and the like, 4 MiB a revision.
 
+use super::conversation::Conversation;
 use super::fellowship::Fellowship;
 use super::guard::guarded;
 use super::owned::OwnedOrigin;
 use super::owner::Owners;
-use crate::model::{Entry, Failure, FailureKind, Listing, PIECE_BYTES, Pin, Reference, Token};
+use super::pages::pages;
+use crate::model::{Failure, FailureKind, Pin, Reference, Token};
 use crate::source::{Catalog, Origin};
-use crate::store::{ReadOutcome, State, Store};
+use crate::store::Store;
 use crate::swarm::failure::status_of;
-use crate::swarm::tracker::{Session, Tracker};
+use crate::swarm::tracker::Tracker;
 use crate::swarm::v1::{self, seed_server, to_node, to_seed};
 use crate::swarm::{PieceServer, Recent, Relay, SeedProvider, Slots, session, wire};
 use crate::tls::TlsDir;
@@ -33,12 +35,6 @@ use tonic::{Request, Response, Status, Streaming};
 const HELLO: Duration = Duration::from_secs(10);
 /// How long calls may go on after the shutdown.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Content that travels with one listing.
-const CONTENTS_BYTES_MAX: u64 = 4 << 20;
-/// A small file of any text kind; the named ones below may be larger.
-const SMALL_BYTES_MAX: u64 = 64 << 10;
-/// A page: well below gRPC's 4 MiB.
-const PAGE_BYTES_MAX: usize = 1 << 20;
 
 /// A seed's two ports: control for nodes and the controller, pieces for nodes.
 pub struct SeedServer {
@@ -281,184 +277,10 @@ impl seed_server::Seed for SeedService {
     }
 }
 
-/// One node's stream.
-struct Conversation {
-    tracker: Arc<Tracker>,
-    origin: Arc<dyn Origin>,
-    relay: Arc<Relay>,
-    owned: Option<OwnedOrigin>,
-    session: Arc<Session>,
-}
-
-impl Conversation {
-    /// Listens and tells until either side ends.
-    async fn run(
-        self,
-        inbound: Streaming<v1::ToSeed>,
-        sender: mpsc::Sender<Result<v1::ToNode, Status>>,
-    ) {
-        let (tracker, session) = (&self.tracker, &self.session);
-        tracing::info!(node = %session.node, addr = %session.addr, "node joined");
-        tokio::select! {
-            () = self.listen(inbound) => {}
-            () = session::tell(tracker.clone(), session.clone(), sender) => {}
-        }
-        tracker.leave(session);
-        tracing::info!(node = %session.node, "node left");
-    }
-
-    async fn listen(&self, mut inbound: Streaming<v1::ToSeed>) {
-        let (tracker, session) = (&self.tracker, &self.session);
-        while let Ok(Some(told)) = inbound.message().await {
-            match told.message {
-                Some(to_seed::Message::Interest(interest)) => self.interested(&interest),
-                Some(to_seed::Message::NoInterest(none)) => {
-                    if let Some(key) = wire::key_of(&none.key) {
-                        tracker.no_interest(session, key);
-                    }
-                }
-                Some(to_seed::Message::Counts(counts)) => tracker.counts(session, &counts),
-                Some(to_seed::Message::Report(report)) => {
-                    tracing::warn!(node = %session.node, culprit = %report.peer, piece = report.piece, "corrupt piece reported");
-                }
-                Some(to_seed::Message::Event(event)) => self.relay.tell(event),
-                Some(to_seed::Message::Reach(reach)) => tracker.reaches(session, &reach),
-                Some(to_seed::Message::Inventory(inventory)) => {
-                    tracker.inventory(session, &inventory)
-                }
-                // A second hello, and messages of later releases.
-                _ => {}
-            }
-        }
-    }
-
-    fn interested(&self, interest: &v1::Interest) {
-        let (tracker, session) = (&self.tracker, &self.session);
-        let Some(file) = wire::file_of(interest) else {
-            tracing::warn!(node = %session.node, path = %interest.path, "malformed interest ignored");
-            return;
-        };
-        // What an earlier process completed and never announced is checked now, once a node and session.
-        let state = tracker.store().get(file.key).map(|cache| cache.state());
-        if state == Some(State::Whole) {
-            let (origin, file) = (self.origin.clone(), file.clone());
-            tokio::spawn(async move { origin.settle(&file).await });
-        }
-        let key = file.key;
-        if let Err(error) = tracker.interest(session, file) {
-            tracing::warn!(node = %session.node, path = %interest.path, %error, "cannot hold this file");
-        }
-        if let Some(owned) = self.owned.clone() {
-            // So that the node hears whose file it is, also one that asks for nothing more.
-            tokio::spawn(async move { drop(owned.owner(key).await) });
-        }
-    }
-}
-
 fn malformed(error: impl std::error::Error) -> Status {
     status_of(&Failure::new(FailureKind::BadReference, error.to_string()))
 }
 
 fn token(text: Option<String>) -> Option<Token> {
     text.as_deref().and_then(Token::new)
-}
-
-fn pages(listing: &Listing, store: &Store, public: bool) -> Vec<v1::ListingPage> {
-    let entries = listing.files().iter().map(|entry| v1::Entry {
-        path: entry.path.clone(),
-        size: entry.size,
-        digest: entry.digest.to_string(),
-    });
-    let mut pages = vec![v1::ListingPage {
-        public,
-        ..Default::default()
-    }];
-    let mut bytes = 0;
-    for entry in entries {
-        // Path, digest, size and their tags.
-        bytes += entry.path.len() + 100;
-        if bytes > PAGE_BYTES_MAX {
-            bytes = 0;
-            pages.push(v1::ListingPage::default());
-        }
-        pages
-            .last_mut()
-            .into_iter()
-            .for_each(|page| page.entries.push(entry.clone()));
-    }
-    pages.extend(contents(listing, store).map(|content| v1::ListingPage {
-        contents: vec![content],
-        ..Default::default()
-    }));
-    pages
-}
-
-/// The small files that are final here and proven to be this repository's, one a page.
-fn contents(listing: &Listing, store: &Store) -> impl Iterator<Item = v1::Content> {
-    let repository = &listing.pin().repository;
-    let proven = |entry: &&Entry| store.is_proven(repository, entry.key, &entry.digest);
-    let small = listing.files().iter().filter(|entry| travels(entry));
-    let small = small.filter(proven);
-    let mut left = CONTENTS_BYTES_MAX;
-    small.filter_map(move |entry| {
-        left = left.checked_sub(entry.size)?;
-        content(entry, store)
-    })
-}
-
-/// Whether a file is worth sending before anybody reads it.
-fn travels(entry: &Entry) -> bool {
-    const NAMED: [&str; 4] = ["config", "tokenizer", "index", "vocab"];
-    const TEXTS: [&str; 7] = ["json", "txt", "model", "py", "jinja", "md", "yaml"];
-    let name = entry.path.rsplit('/').next().unwrap_or_default();
-    let is_text = name
-        .rsplit_once('.')
-        .is_some_and(|(_, kind)| TEXTS.contains(&kind));
-    let is_named = NAMED.iter().any(|word| name.contains(word));
-    is_text
-        && entry.size > 0
-        && entry.size
-            <= if is_named {
-                PIECE_BYTES
-            } else {
-                SMALL_BYTES_MAX
-            }
-}
-
-fn content(entry: &Entry, store: &Store) -> Option<v1::Content> {
-    let file = store
-        .get(entry.key)
-        .filter(|file| file.state() == State::Final)?;
-    let root = file.root()?;
-    match file.read(0, entry.size as usize) {
-        Ok(ReadOutcome::Bytes(bytes)) => Some(v1::Content {
-            key: entry.key.0.to_vec(),
-            bytes: bytes.to_vec(),
-            root: root.to_vec(),
-        }),
-        _ => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::{Digest, FileKey};
-
-    #[test]
-    fn small_texts_travel_and_weights_do_not() {
-        let travels = |path: &str, size| {
-            let (digest, key) = (Digest::GitSha1([0; 20]), FileKey([0; 32]));
-            travels(&Entry {
-                path: path.into(),
-                size,
-                digest,
-                key,
-            })
-        };
-        assert!(travels("config.json", 700) && travels("a/tokenizer.json", 900_000));
-        assert!(travels("chat.py", 64 << 10) && !travels("chat.py", (64 << 10) + 1));
-        assert!(!travels("tokenizer.json", PIECE_BYTES + 1) && !travels("model.safetensors", 9));
-        assert!(!travels("config.json", 0));
-    }
 }
