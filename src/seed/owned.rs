@@ -24,6 +24,8 @@ use tokio::time::{Instant, sleep, timeout};
 const INVENTORY: Duration = Duration::from_secs(1);
 /// In which a lost seed may come back with what it alone has read.
 const BULK_GRACE: Duration = Duration::from_secs(60);
+/// Holders that are busy for longer keep a reader no longer from the hub.
+const RESCUE_MAX: Duration = Duration::from_secs(10);
 /// Between two looks at what nodes hold, without news from them.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -96,8 +98,9 @@ impl OwnedOrigin {
     async fn rescue(&self, cache: &Arc<CacheFile>, index: u32) -> bool {
         let Shared { tracker, peer, .. } = &*self.shared;
         let key = cache.key();
-        let mut news = tracker.inventories();
-        while !cache.has(index) && cache.hash(index).is_some() {
+        let (mut news, started) = (tracker.inventories(), Instant::now());
+        let is_open = || !cache.has(index) && cache.hash(index).is_some();
+        while is_open() && started.elapsed() < RESCUE_MAX {
             match tracker.holder(key, index, "") {
                 Some((node, addr)) => match peer.take(&addr, cache, index).await {
                     // If it is not here now, there is no room for it.
@@ -270,12 +273,14 @@ impl Origin for OwnedOrigin {
         self.shared.ingest.settle(file).await
     }
 
-    /// A small file is proven by reading it whole: that is its owner's.
+    /// A small file is proven by reading it whole: that is its owner's, who is asked for a copy first.
     async fn prove(&self, file: &FileRef) -> Result<(), Failure> {
-        if file.size <= WHOLE_BYTES_MAX && !self.shared.ingest.is_proven(file) {
+        let ingest = &self.shared.ingest;
+        let is_small = file.size <= WHOLE_BYTES_MAX && !ingest.is_proven(file);
+        if is_small && self.owner(file.key).await? != Owner::Me {
             self.demand(file, 0).await?;
         }
-        self.shared.ingest.prove(file).await
+        ingest.prove(file).await
     }
 
     fn owns(&self, key: FileKey) -> bool {
